@@ -1,0 +1,128 @@
+"""Find and build components: the name in a config is the file name.
+
+Every file of a family defines one fixed symbol (`SYMBOLS`). A new component is
+a new file; nothing has to be registered.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+SYMBOLS = {
+  "quantizers": "Quantizer",
+  "tokenizers": "Backbone",
+  "discriminators": "Discriminator",
+  "transformers": "Transformer",
+  "reducers": "Reducer",
+  "tasks": "Task",
+  "metrics": "Metric",
+  "protocols": "Protocol",
+  "data": "Source",
+  "generators": "make",
+  "stages": "make",
+}
+
+
+def symbol(family: str) -> str:
+  """The fixed symbol that every file of `family` defines."""
+  if family not in SYMBOLS:
+    raise KeyError(
+      f"family {family!r} does not exist; the families are {sorted(SYMBOLS)}"
+    )
+  return SYMBOLS[family]
+
+
+@functools.cache
+def names(family: str) -> tuple[str, ...]:
+  """Names of the components of a family, in alphabetical order."""
+  pattern = re.compile(
+    rf"^(?:class|def) {symbol(family)}\b|^{symbol(family)} =", re.MULTILINE
+  )
+  folder = pathlib.Path(__file__).parent / family
+  return tuple(
+    path.stem
+    for path in sorted(folder.glob("*.py"))
+    if path.stem != "__init__" and pattern.search(path.read_text())
+  )
+
+
+def load(family: str, name: str) -> Any:
+  """The class or `make` function of a component.
+
+  Raises:
+    KeyError: the family has no such component; the message lists them.
+  """
+  known = names(family)
+  if name not in known:
+    raise KeyError(
+      f"{family} has no {name!r}{suggest(name, known)}; "
+      f"there are {', '.join(known)}"
+    )
+  module = importlib.import_module(f"magvit_jax.{family}.{name}")
+  return getattr(module, symbol(family))
+
+
+def build(family: str, cfg: Mapping[str, Any], **extra: Any) -> Any:
+  """Builds the component `cfg['name']` from the other keys of `cfg`.
+
+  Args:
+    family: folder of the component.
+    cfg: a dict or ConfigDict with a key `name`; lists become tuples.
+    **extra: arguments the caller owns, such as `latent_dim`.
+
+  Raises:
+    KeyError: no `name`, or no such component.
+    TypeError: an argument the component does not take; the message says which
+      ones it does and suggests the near one.
+  """
+  args = plain(cfg)
+  if "name" not in args:
+    raise KeyError(f"a {family} config needs a key 'name'; it has {list(args)}")
+  name = args.pop("name")
+  factory = load(family, name)
+  allowed = arguments(factory)
+  for key in args:
+    if key in extra:
+      raise TypeError(
+        f"{family}/{name}: {key!r} is set by its owner (to {extra[key]!r}); "
+        "remove it from the config"
+      )
+    if key not in allowed:
+      raise TypeError(
+        f"{family}/{name} takes no argument {key!r}{suggest(key, allowed)}; "
+        f"it takes {', '.join(allowed)}"
+      )
+  return factory(**args, **extra)
+
+
+def arguments(factory: Any) -> tuple[str, ...]:
+  """Names of the arguments a component is built with."""
+  if dataclasses.is_dataclass(factory):
+    fields = [f.name for f in dataclasses.fields(factory) if f.init]
+    return tuple(n for n in fields if n not in ("parent", "name"))
+  return tuple(inspect.signature(factory).parameters)
+
+
+def plain(cfg: Any) -> Any:
+  """ConfigDicts to dicts and lists to tuples, recursively."""
+  if isinstance(cfg, ml_collections.ConfigDict):
+    cfg = cfg.to_dict()
+  if isinstance(cfg, Mapping):
+    return {key: plain(value) for key, value in cfg.items()}
+  if isinstance(cfg, (list, tuple)):
+    return tuple(plain(value) for value in cfg)
+  return cfg
+
+
+def suggest(word: str, known: Any) -> str:
+  """' (did you mean X?)' for the nearest known word, or nothing."""
+  near = difflib.get_close_matches(word, list(known), n=1)
+  return f" (did you mean {near[0]!r}?)" if near else ""

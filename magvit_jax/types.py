@@ -1,0 +1,20 @@
+"""Aliases and the legend of dimension letters used in shapes everywhere.
+
+| letter | meaning                        | letter | meaning                    |
+|--------|--------------------------------|--------|----------------------------|
+| b      | batch                          | T H W  | token (latent) grid        |
+| t h w  | frames, lines, columns         | d      | width of one latent / code |
+| c      | channels (3 for pixels)        | f      | factors (ids) per position |
+| n      | tokens of a flattened grid     | k      | kept tokens                |
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # a typed key from jax.random.key
+PyTree = Any
+Metrics = dict[str, Array]
+Initializer = Callable[..., Array]
