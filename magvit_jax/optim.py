@@ -1,0 +1,148 @@
+"""Optimizers: schedules, decay on matrices only, buffers left alone.
+
+Leaves named 'buffer_…' (EMA codebooks and the like) are written by the
+component that owns them: here they get no gradient, decay or moments.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from magvit_jax import registry
+from magvit_jax import tree as trees
+from magvit_jax.types import Array, PyTree
+
+Schedule = Callable[[Array], Array]  # int32 number of updates -> learning rate
+
+
+def constant(step: Array, *, steps: int) -> Array:
+  """1 at every step."""
+  del steps
+  return jnp.ones_like(step, jnp.float32)
+
+
+def cosine(step: Array, *, steps: int) -> Array:
+  """Half a cosine from 1 at step 0 to 0 at `steps`, 0 after."""
+  share = jnp.clip(jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0)
+  return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+
+
+def linear(step: Array, *, steps: int) -> Array:
+  """A line from 1 at step 0 to 0 at `steps`, 0 after."""
+  return 1.0 - jnp.clip(
+    jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0
+  )
+
+
+SHAPES = {"constant": constant, "cosine": cosine, "linear": linear}
+
+
+def make_schedule(
+  steps: int, *, lr: float, warmup: int = 0, schedule: str = "cosine"
+) -> Schedule:
+  """The learning rate: a linear warm-up into one of `SHAPES`.
+
+  Update number 0 gets lr / warmup rather than 0, so that no step is wasted;
+  the shape runs over the steps after the warm-up.
+
+  Raises:
+    ValueError: unknown `schedule`, or a warm-up longer than the run.
+  """
+  if schedule not in SHAPES:
+    raise ValueError(
+      f"optim.schedule is {schedule!r}{registry.suggest(schedule, SHAPES)}; "
+      f"it is one of {', '.join(SHAPES)}"
+    )
+  if not 0 <= warmup <= steps:
+    raise ValueError(
+      f"optim.warmup is {warmup}; it must lie between 0 and the {steps} steps "
+      "of the run: shorten the warm-up or train longer"
+    )
+
+  def rate(step):
+    up = (jnp.asarray(step, jnp.float32) + 1.0) / max(warmup, 1)
+    shape = SHAPES[schedule](step - warmup, steps=steps - warmup)
+    return lr * jnp.minimum(up, 1.0) * shape
+
+  return rate
+
+
+def make(
+  steps: int,
+  *,
+  name: str = "adamw",
+  lr: float,
+  warmup: int = 0,
+  schedule: str = "cosine",
+  b1: float = 0.9,
+  b2: float = 0.99,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  clip: float = 0.0,
+) -> optax.GradientTransformation:
+  """Adam with a schedule, for trees that may hold buffers.
+
+  Args:
+    steps: length of the run, in updates.
+    name: 'adam' (no decay) or 'adamw' (decoupled decay).
+    lr: peak learning rate.
+    warmup: updates of linear warm-up.
+    schedule: 'constant', 'cosine' or 'linear', after the warm-up.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: share of each matrix (ndim > 1) removed per unit of learning
+      rate; biases and scales are not decayed.
+    clip: largest global norm of the gradient; 0 does not clip.
+
+  Raises:
+    ValueError: a choice that does not exist or does not fit.
+  """
+  if name not in ("adam", "adamw"):
+    raise ValueError(
+      f"optim.name is {name!r}{registry.suggest(name, ('adam', 'adamw'))}; "
+      "it is one of adam, adamw"
+    )
+  if name == "adam" and weight_decay:
+    raise ValueError(
+      f"optim.weight_decay is {weight_decay} but optim.name is 'adam', which "
+      "has none; use name='adamw' or weight_decay=0.0"
+    )
+  rate = make_schedule(steps, lr=lr, warmup=warmup, schedule=schedule)
+  chain = optax.chain(
+    optax.clip_by_global_norm(clip) if clip else optax.identity(),
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+    optax.add_decayed_weights(weight_decay, mask=_matrices)
+    if weight_decay
+    else optax.identity(),
+    optax.scale_by_learning_rate(rate),
+  )
+  return optax.partition(
+    {"train": chain, "buffer": optax.set_to_zero()}, _labels
+  )
+
+
+def ema_decay(decay: float, step: Array, warmup: bool = True) -> Array:
+  """Decay of the moving average after `step` updates.
+
+  min(decay, (1 + step) / (10 + step)) with `warmup`, so that a short run does
+  not keep its initial weights; `decay` at every step without.
+  """
+  if not warmup:
+    return jnp.asarray(decay, jnp.float32)
+  t = jnp.asarray(step, jnp.float32)
+  return jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+
+
+def _labels(params: PyTree) -> PyTree:
+  def label(path, _):
+    leaf = trees.path_name(path).rsplit("/", 1)[-1]
+    return "buffer" if leaf.startswith("buffer_") else "train"
+
+  return jax.tree_util.tree_map_with_path(label, params)
+
+
+def _matrices(params: PyTree) -> PyTree:
+  return jax.tree.map(lambda p: p.ndim > 1, params)

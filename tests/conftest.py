@@ -1,0 +1,16 @@
+"""Settings of every test: CPU only, compiled programs kept between runs."""
+
+import os
+import tempfile
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR",
+  os.path.join(tempfile.gettempdir(), "magvit_jax_test_cache"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+from absl import flags  # noqa: E402
+
+# Grain reads absl flags in its workers; nothing parses them under pytest.
+flags.FLAGS.mark_as_parsed()
