@@ -1,0 +1,1 @@
+"""Configs: each file has get_config(arg) and says how to run it."""

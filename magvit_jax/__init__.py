@@ -1,0 +1,34 @@
+"""magvit_jax: video tokenizers and token-based video generation in JAX.
+
+  load_tokenizer(workdir)    a trained tokenizer: .encode(video), .decode(ids)
+  build(family, cfg)         one component from its config
+  __version__
+
+Both are imported when first used, so `import magvit_jax` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+  "load_tokenizer": ("magvit_jax.api", "load_tokenizer"),
+  "build": ("magvit_jax.registry", "build"),
+}
+__all__ = ["__version__", "build", "load_tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+  """Imports a public name on first use (PEP 562)."""
+  if name not in _PUBLIC:
+    raise AttributeError(
+      f"magvit_jax has no attribute {name!r}; its public names are "
+      f"{', '.join(__all__)}"
+    )
+  module, attribute = _PUBLIC[name]
+  return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *_PUBLIC])
