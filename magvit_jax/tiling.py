@@ -1,4 +1,4 @@
-"""Overlapping tiles over one axis of a frame, and pieces over time.
+"""Overlapping tiles over a frame, and pieces over time.
 
 A frame too big for memory is cut into tiles of one size, so one program
 serves all of them. Neighbouring tiles overlap; in the overlap ids are taken
@@ -6,6 +6,7 @@ from the tile whose border is further away, pixels are blended linearly. A
 frame that fits in one tile is a single tile without any of this.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -41,10 +42,11 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
   """
   if length <= tile:
     return [Span(0, length, 0, length)]
-  if not 0 <= 2 * overlap < tile:
+  if not 0 <= 4 * overlap <= tile:
     raise ValueError(
-      f"tiles of {tile} positions cannot overlap by {overlap} on both sides; "
-      "use bigger tiles or less overlap"
+      f"tiles of {tile} token positions cannot overlap by {overlap}: at most "
+      "a quarter of a tile may be shared with a neighbour; use bigger tiles "
+      "or less overlap"
     )
   count = -(-(length - overlap) // (tile - overlap))
   starts = [i * (length - tile) // (count - 1) for i in range(count)]
@@ -60,27 +62,81 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
   ]
 
 
-def weights(tiles: list[Span], scale: int) -> list[np.ndarray]:
+def weights(cut: list[Span], overlap: int, scale: int) -> list[np.ndarray]:
   """Blending weights of each tile in pixels; they sum to one everywhere.
 
+  A tile's weight falls linearly across the seam with its neighbour, over half
+  of the least overlap: the outermost pixels, which lack context, do not count.
+
   Args:
-    tiles: of one axis.
+    cut: the tiles of one axis.
+    overlap: what `spans` made them with.
     scale: pixels per token position.
 
   Returns:
-    One float32 array [(stop - start) * scale] per tile: one inside, falling
-    linearly over what it shares with a neighbour.
+    One float32 array [(stop - start) * scale] per tile.
   """
-  out = [
-    np.ones((tile.stop - tile.start) * scale, np.float32) for tile in tiles
-  ]
-  for i in range(len(tiles) - 1):
-    shared = (tiles[i].stop - tiles[i + 1].start) * scale
-    ramp = (np.arange(shared, dtype=np.float32) + 0.5) / shared
-    # Multiplied, not assigned: short tiles may be shared on both sides.
-    out[i][-shared:] *= 1 - ramp
-    out[i + 1][:shared] *= ramp
+  width = max(1, overlap * scale // 2)
+  out = []
+  for tile in cut:
+    x = np.arange(tile.start * scale, tile.stop * scale) + 0.5
+    weight = np.ones(len(x))
+    if tile.first > tile.start:
+      weight *= np.clip((x - tile.first * scale) / width + 0.5, 0, 1)
+    if tile.last < tile.stop:
+      weight *= 1 - np.clip((x - tile.last * scale) / width + 0.5, 0, 1)
+    out.append(weight.astype(np.float32))
   return out
+
+
+class Tile(NamedTuple):
+  """One tile of a frame.
+
+  Attributes:
+    row, col: its spans in token positions.
+    weight: float32 [h w 1], blending weights of its pixels.
+  """
+
+  row: Span
+  col: Span
+  weight: np.ndarray
+
+  def view(self, array: np.ndarray, sh: int = 1, sw: int = 1) -> np.ndarray:
+    """The tile's part of [b n h w …] with (sh, sw) entries per position."""
+    rows = slice(self.row.start * sh, self.row.stop * sh)
+    cols = slice(self.col.start * sw, self.col.stop * sw)
+    return array[:, :, rows, cols]
+
+  def put(self, ids: np.ndarray, part: np.ndarray) -> None:
+    """Writes those ids of `part` [b n H W f] that the tile keeps."""
+    (a, _, first, last), (c, _, left, right) = self.row, self.col
+    kept = part[:, :, first - a : last - a, left - c : right - c]
+    ids[:, :, first:last, left:right] = kept
+
+
+def tiles(
+  grid: tuple[int, int],
+  strides: tuple[int, int],
+  tile: int,
+  overlap: int,
+) -> list[Tile]:
+  """Cuts a frame into tiles.
+
+  Args:
+    grid: token positions (H, W) of the frame.
+    strides: pixels (sh, sw) per token position.
+    tile: lines and columns of a tile in pixels, at most.
+    overlap: pixels that neighbours share at least.
+  """
+  axes = []
+  for length, stride in zip(grid, strides, strict=True):
+    shared = -(-overlap // stride)
+    cut = spans(length, max(1, tile // stride), shared)
+    axes.append(list(zip(cut, weights(cut, shared, stride), strict=True)))
+  return [
+    Tile(row, col, (above[:, None] * across)[..., None])
+    for (row, above), (col, across) in itertools.product(*axes)
+  ]
 
 
 def regroup(
