@@ -1,0 +1,412 @@
+"""Checkpoints: Orbax v1 folders, saved in the background, read back checked.
+
+workdir/checkpoints/<step>/ holds one Orbax item per part of the state:
+`params`, `opt`, `ema`, `extra`, and `loop` (the step and a checksum of each
+other item). Orbax compresses without a checksum of its own, so that a flipped
+byte would come back as a wrong weight; ours is a sum of the bits of each item
+times odd weights, computed where the arrays live. `frozen` arrays never change
+and are saved once, in workdir/frozen.
+"""
+
+import hashlib
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from magvit_jax import tree as trees
+from magvit_jax.stages import TrainState
+from magvit_jax.types import Array, PyTree
+
+ITEMS = ("params", "opt", "ema", "extra")
+Say = Callable[[str], None]
+
+
+class DamagedError(ValueError):
+  """A checkpoint that reads back with other bits than were saved."""
+
+
+class MismatchError(ValueError):
+  """A whole checkpoint of another network than the one asked for."""
+
+
+def steps(workdir: str | pathlib.Path) -> list[int]:
+  """Steps that have a folder in workdir/checkpoints, oldest first."""
+  folder = pathlib.Path(workdir) / "checkpoints"
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+class Checkpointer:
+  """Saves and restores the TrainStates of one run.
+
+  Args:
+    workdir: folder of the run.
+    every: steps between saves; 0 saves only when forced.
+    keep: number of latest checkpoints that are kept.
+    best: metric by which one more checkpoint is kept, or 'none'.
+    best_mode: 'max' or 'min'.
+    say: where messages go.
+
+  Raises:
+    ValueError: `keep` below 1 or an unknown `best_mode`.
+  """
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    every: int,
+    keep: int = 3,
+    best: str = "none",
+    best_mode: str = "max",
+    say: Say = print,
+  ):
+    if keep < 1:
+      raise ValueError(f"checkpoint.keep is {keep}; it must be at least 1")
+    if best_mode not in ("max", "min"):
+      raise ValueError(
+        f"checkpoint.best_mode is {best_mode!r}; it is 'max' or 'min'"
+      )
+    self.workdir = pathlib.Path(workdir).absolute()
+    self.every = every
+    self.best = best
+    self.sign = 1.0 if best_mode == "max" else -1.0
+    self.say = say
+    policies = ocp.training.preservation_policies
+    kept: list[Any] = [policies.LatestN(keep)]
+    if best != "none":
+      kept.append(
+        policies.BestN(
+          get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
+        )
+      )
+    self._manager = ocp.training.Checkpointer(
+      self.workdir / "checkpoints",
+      preservation_policy=policies.AnyPreservationPolicy(kept),
+      cleanup_tmp_directories=True,
+    )
+
+  def save(
+    self,
+    step: int,
+    state: TrainState,
+    metrics: dict[str, float] | None = None,
+    force: bool = False,
+  ) -> bool:
+    """Starts a save if it is due, forced, or the best by metric so far.
+
+    Returns once the arrays are copied; the writing goes on behind.
+
+    Raises:
+      OSError: this save, or the one before it, could not be written.
+      KeyError: `metrics` lacks the metric of `checkpoint.best`.
+    """
+    due = self.every > 0 and step % self.every == 0
+    if not (due or force or self._improves(metrics)):
+      return False
+    if any(info.step == step for info in self._manager.checkpoints):
+      return False
+    with _Writing(self.workdir, step):
+      items = {k: v for k, v in _items(state).items() if jax.tree.leaves(v)}
+      items["loop"] = {
+        "step": jnp.asarray(step, jnp.int32),
+        "checksum": {name: _checksum(item) for name, item in items.items()},
+      }
+      self._manager.save_checkpointables_async(
+        step, items, force=True, metrics=metrics
+      )
+    return True
+
+  def restore(self, abstract: TrainState) -> tuple[int, TrainState] | None:
+    """The newest whole checkpoint, as `abstract` (with shardings) says.
+
+    Damaged folders are passed over with a message and moved to
+    workdir/damaged, so that their step can be saved again. `frozen` is taken
+    from `abstract` as it is: see `restore_frozen`.
+
+    Returns:
+      (step, state), or None where nothing was ever saved.
+
+    Raises:
+      MismatchError: the checkpoint is of another network.
+      OSError: there are checkpoints, but none is whole.
+    """
+    found = steps(self.workdir)
+    if not found:
+      return None
+    step, items, broken = _newest(self.workdir, _items(abstract), self.say)
+    for bad in broken:
+      target = self.workdir / "damaged" / str(bad)
+      if jax.process_index() == 0 and not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        (self.workdir / "checkpoints" / str(bad)).rename(target)
+    if broken:
+      self.say(f"restored step {step}; damaged ones are in {target.parent}")
+      self._manager.reload()
+    state = abstract._replace(step=items.pop("step"), **items)
+    return step, state
+
+  def latest(self) -> int | None:
+    """The latest step that was saved, or None."""
+    latest = self._manager.latest
+    return None if latest is None else latest.step
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk. OSError if it is not."""
+    with _Writing(self.workdir, self.latest()):
+      self._manager.wait()
+
+  def close(self) -> None:
+    """Waits for the last save and ends the background threads."""
+    with _Writing(self.workdir, self.latest()):
+      self._manager.close()
+
+  def _score(self, metrics: dict[str, float]) -> float:
+    score = self.sign * float((metrics or {}).get(self.best, np.nan))
+    return score if np.isfinite(score) else -np.inf
+
+  def _improves(self, metrics: dict[str, float] | None) -> bool:
+    if self.best == "none" or metrics is None:
+      return False
+    if self.best not in metrics:
+      raise KeyError(
+        f"checkpoint.best is {self.best!r}, which evaluation does not give; "
+        f"it gives {', '.join(metrics)}. Choose one of them or 'none'"
+      )
+    seen = [info.metrics for info in self._manager.checkpoints if info.metrics]
+    return self._score(metrics) > max(map(self._score, seen), default=-np.inf)
+
+
+def load_params(
+  workdir: str | pathlib.Path,
+  abstract: PyTree,
+  item: str = "ema",
+  step: int | None = None,
+  say: Say = print,
+) -> PyTree:
+  """One item of a checkpoint, without reading the others.
+
+  Args:
+    workdir: folder of the run.
+    abstract: tree of ShapeDtypeStructs; it may be a part of what was saved.
+      Leaves without a sharding go to the first device.
+    item: 'ema', 'params', 'opt' or 'extra'.
+    step: which checkpoint; None is the newest whole one.
+    say: where messages about damaged checkpoints go.
+
+  Raises:
+    OSError: no such checkpoint, or none that is whole.
+    MismatchError: the shapes are not those that were saved.
+  """
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def place(x):
+    sharding = getattr(x, "sharding", None) or here
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  found = steps(workdir)
+  if not found or (step is not None and step not in found):
+    what = "checkpoint" if step is None else f"checkpoint of step {step}"
+    raise OSError(
+      f"{pathlib.Path(workdir) / 'checkpoints'} holds no {what}; it holds "
+      f"{found or 'none'}. Train first, or give the workdir of a run"
+    )
+  wanted = {item: jax.tree.map(place, abstract)}
+  return _newest(pathlib.Path(workdir), wanted, say, step)[1][item]
+
+
+def stored(workdir: str | pathlib.Path, step: int, item: str) -> dict[str, Any]:
+  """Names of the saved leaves of an item, with their shape and dtype."""
+  path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step)
+  meta = ocp.checkpointables_metadata(path).metadata
+  return trees.named(meta[item]) if item in meta else {}
+
+
+def save_frozen(workdir: str | pathlib.Path, frozen: PyTree) -> None:
+  """Writes `frozen` once, with its hash; an empty tree writes nothing."""
+  folder = pathlib.Path(workdir).absolute() / "frozen"
+  if folder.exists() or not jax.tree.leaves(frozen):
+    return
+  ocp.save(folder / "arrays", frozen)
+  if jax.process_index() == 0:
+    (folder / "sha256").write_text(_sha256(frozen) + "\n")
+
+
+def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
+  """The frozen arrays of a run.
+
+  Raises:
+    DamagedError: they are not the ones whose hash was written.
+  """
+  if not jax.tree.leaves(abstract):
+    return abstract
+  folder = pathlib.Path(workdir).absolute() / "frozen"
+  frozen = ocp.load(folder / "arrays", abstract)
+  saved = (folder / "sha256").read_text().strip()
+  if _sha256(frozen) != saved:
+    raise DamagedError(
+      f"{folder} does not have the hash it was saved with ({saved[:12]}…); "
+      "copy it again from where it came"
+    )
+  return frozen
+
+
+class _Writing:
+  """Turns what Orbax and TensorStore raise on a full disk into an OSError."""
+
+  def __init__(self, workdir: pathlib.Path, step: int | None):
+    self.workdir, self.step = workdir, step
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    if error is None or not isinstance(error, (OSError, ValueError)):
+      return
+    free = shutil.disk_usage(self.workdir).free / 2**20
+    raise OSError(
+      f"the checkpoint of step {self.step} could not be written to "
+      f"{self.workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
+      "Earlier checkpoints are untouched: free some space and run the same "
+      "command again"
+    ) from error
+
+
+def _items(state: TrainState) -> dict[str, PyTree]:
+  return {name: getattr(state, name) for name in ITEMS}
+
+
+def _newest(
+  workdir: pathlib.Path,
+  wanted: dict[str, PyTree],
+  say: Say,
+  step: int | None = None,
+) -> tuple[int, dict[str, PyTree], list[int]]:
+  """(step, items, damaged steps) of the newest whole checkpoint."""
+  broken: dict[int, Exception] = {}
+  for candidate in steps(workdir)[::-1] if step is None else [step]:
+    try:
+      return candidate, _load(workdir, candidate, wanted), list(broken)
+    except MismatchError:
+      raise
+    # Damage comes as ValueError, KeyError, InvalidLayoutError or a bare
+    # Exception, by the byte that is wrong; each means the same here.
+    except Exception as error:
+      broken[candidate] = error
+      say(
+        f"checkpoint {workdir / 'checkpoints' / str(candidate)} is damaged "
+        f"({type(error).__name__}: {_short(error)}); trying the one before"
+      )
+  raise OSError(
+    f"none of the checkpoints in {workdir / 'checkpoints'} is whole (tried "
+    f"{list(broken)}). Restore them from a copy, or train in a new workdir"
+  )
+
+
+def _load(
+  workdir: pathlib.Path, step: int, wanted: dict[str, PyTree]
+) -> dict[str, PyTree]:
+  path = workdir.absolute() / "checkpoints" / str(step)
+  wanted = dict(wanted)
+  empty = {k: v for k, v in wanted.items() if not jax.tree.leaves(v)}
+  full = {k: v for k, v in wanted.items() if k not in empty}
+  partial = False
+  for name in ("params", "ema"):
+    if name in full:
+      partial |= _check_shapes(workdir, step, name, full[name])
+  where = jax.tree.leaves(full)[0].sharding
+  where = _replicated(where)
+  loop = {
+    "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=where),
+    "checksum": {
+      name: jax.ShapeDtypeStruct((), jnp.uint32, sharding=where)
+      for name in full
+    },
+  }
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
+  with context:
+    items = ocp.load_checkpointables(path, {**full, "loop": loop})
+  loop = items.pop("loop")
+  for name, item in items.items():
+    if not partial and int(loop["checksum"][name]) != int(_checksum(item)):
+      raise DamagedError(f"{name} does not have the checksum it was saved with")
+  return {**items, **empty, "step": loop["step"]}
+
+
+def _check_shapes(
+  workdir: pathlib.Path, step: int, item: str, abstract: PyTree
+) -> bool:
+  """MismatchError unless the saved shapes fit; True if more was saved."""
+  saved = stored(workdir, step, item)
+  wanted = trees.named(abstract)
+  if not saved:
+    raise KeyError(f"it has no item {item!r}")
+  wrong = [
+    f"{name}: saved {tuple(saved[name].shape) if name in saved else 'nothing'}"
+    f", wanted {tuple(leaf.shape)}"
+    for name, leaf in wanted.items()
+    if name not in saved or tuple(saved[name].shape) != tuple(leaf.shape)
+  ]
+  if wrong:
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    raise MismatchError(
+      f"checkpoint {step} in {workdir} is of another network: "
+      f"{'; '.join(wrong[:5])}{more}. Use the config it was trained with, or "
+      "--config.init_from to take over what fits"
+    )
+  return len(saved) > len(wanted)
+
+
+def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
+  if isinstance(sharding, jax.sharding.NamedSharding):
+    spec = jax.sharding.PartitionSpec()
+    return jax.sharding.NamedSharding(sharding.mesh, spec)
+  return sharding
+
+
+@jax.jit
+def _checksum(tree: PyTree) -> Array:
+  """uint32 []: sum of all bits times odd weights, modulo 2^32.
+
+  One flipped bit changes a word by a power of two, and an odd weight times a
+  power of two below 2^32 is never 0 modulo 2^32.
+  """
+  total = jnp.zeros((), jnp.uint32)
+  for number, leaf in enumerate(jax.tree.leaves(tree)):
+    words = _words(leaf)
+    index = jnp.full(words.shape, number, jnp.uint32)
+    for axis, size in enumerate(words.shape):
+      line = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+      index = index * jnp.uint32(size) + line
+    weight = index * jnp.uint32(2654435762) + jnp.uint32(1)
+    total += jnp.sum(words * weight, dtype=jnp.uint32)
+  return total
+
+
+def _words(leaf: Array) -> Array:
+  if leaf.dtype == jnp.bool_:
+    return leaf.astype(jnp.uint32)
+  bits = min(leaf.dtype.itemsize * 8, 32)
+  unsigned = jnp.dtype(f"uint{bits}")
+  return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
+
+
+def _sha256(tree: PyTree) -> str:
+  digest = hashlib.sha256()
+  for name, leaf in trees.named(tree).items():
+    digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+    digest.update(np.ascontiguousarray(leaf))
+  return digest.hexdigest()
+
+
+def _short(error: Exception) -> str:
+  text = " ".join(str(error).split())
+  return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,191 @@
+"""The folder of a run: its config.json, and whether to start, go on or refuse.
+
+config.json holds `config` (resolved), `git`, `versions` and `hardware`, and
+`earlier`: the configs that --resume=force went on from.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from magvit_jax import registry
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+MODES = ("auto", "never", "force")
+
+
+def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """All of workdir/config.json: 'config', 'git', 'versions', 'hardware'.
+
+  Raises:
+    FileNotFoundError: the folder holds no run.
+    ValueError: the file is not JSON.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{path} does not exist, so {workdir} is not the workdir of a run; give "
+      "the folder that was --workdir in training"
+    )
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f"{path} is not JSON ({error}); restore it from a copy"
+    ) from error
+
+
+def write_config(
+  workdir: str | pathlib.Path, cfg: Any, earlier: list[Any] | None = None
+) -> None:
+  """Writes config.json, whole or not at all."""
+  document = {
+    "config": normal(cfg),
+    "git": _git(),
+    "versions": _versions(),
+    "hardware": _hardware(),
+    "earlier": earlier or [],
+  }
+  path = pathlib.Path(workdir) / "config.json"
+  text = json.dumps(document, indent=2) + "\n"
+  whole = path.with_suffix(".tmp")
+  whole.write_text(text, encoding="utf-8")
+  os.replace(whole, path)
+
+
+def normal(cfg: Any) -> dict[str, Any]:
+  """A config as JSON gives it back: plain dicts, lists for tuples."""
+  return json.loads(json.dumps(registry.plain(cfg)))
+
+
+def diff(a: Any, b: Any) -> list[str]:
+  """'key.path: old -> new' for each leaf that differs between two configs."""
+  old, new = _flat(normal(a)), _flat(normal(b))
+  missing = "(absent)"
+  return [
+    f"{key}: {old.get(key, missing)} -> {new.get(key, missing)}"
+    for key in sorted({*old, *new})
+    if key not in old or key not in new or old[key] != new[key]
+  ]
+
+
+def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
+  """Makes the folder ready and says what to do: 'new', 'resume' or 'done'.
+
+  Args:
+    workdir: folder of the run; made if it does not exist.
+    cfg: the config to run.
+    resume: 'auto' goes on with an equal config and refuses another; 'never'
+      refuses a folder that holds a run; 'force' goes on with the new config.
+
+  Raises:
+    ValueError: unknown `resume`, or another config under 'auto'.
+    FileExistsError: the folder holds a run under 'never'.
+    OSError: the folder cannot be written.
+  """
+  if resume not in MODES:
+    raise ValueError(
+      f"--resume is {resume!r}{registry.suggest(resume, MODES)}; it is one of "
+      f"{', '.join(MODES)}"
+    )
+  folder = pathlib.Path(workdir)
+  _check_writable(folder)
+  if not (folder / "config.json").exists():
+    if (folder / "checkpoints").exists():
+      raise FileExistsError(
+        f"{folder} holds checkpoints but no config.json; restore that file, or "
+        "choose another --workdir"
+      )
+    if jax.process_index() == 0:
+      write_config(folder, cfg)
+    return "new"
+  if resume == "never":
+    raise FileExistsError(
+      f"{folder} already holds a run, and nothing is ever overwritten: choose "
+      "another --workdir, go on with --resume=auto, or delete the folder"
+    )
+  before = read_config(folder)
+  changes = diff(before["config"], cfg)
+  if changes and resume == "auto":
+    raise ValueError(
+      f"{folder} holds a run of another config:\n  "
+      + "\n  ".join(changes)
+      + "\nChoose another --workdir, repeat the old settings, or go on with "
+      "the new ones by --resume=force"
+    )
+  if changes and jax.process_index() == 0:
+    earlier = [*before.get("earlier", []), before["config"]]
+    write_config(folder, cfg, earlier)
+    (folder / "DONE").unlink(missing_ok=True)
+  return "done" if (folder / "DONE").exists() else "resume"
+
+
+def mark_done(workdir: str | pathlib.Path, step: int) -> None:
+  """Writes DONE, which launchers wait for."""
+  if jax.process_index() == 0:
+    (pathlib.Path(workdir) / "DONE").write_text(f"step {step}\n")
+
+
+def _check_writable(folder: pathlib.Path) -> None:
+  probe = folder / f".write_test_{os.getpid()}"
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe.write_bytes(b"x" * 4096)
+    probe.unlink()
+  except OSError as error:
+    raise OSError(
+      f"workdir {folder} cannot be written ({error}); choose another "
+      "--workdir, or free space and permissions there"
+    ) from error
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+  if not isinstance(tree, Mapping) or (prefix and not tree):
+    return {prefix: tree}
+  leaves = {}
+  for key, value in tree.items():
+    leaves |= _flat(value, f"{prefix}.{key}" if prefix else key)
+  return leaves
+
+
+def _git() -> str:
+  """Commit of the checkout this package runs from, '' outside of one."""
+  root = pathlib.Path(__file__).resolve().parent.parent
+  if not (root / ".git").exists():
+    return ""
+  describe = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+  try:
+    out = subprocess.run(
+      [*describe, "--abbrev=40", "--exclude=*"], capture_output=True, text=True
+    )
+  except OSError:
+    return ""
+  return out.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+  found = {"python": platform.python_version()}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = "not installed"
+  return found
+
+
+def _hardware() -> dict[str, Any]:
+  return {
+    "device": jax.devices()[0].device_kind,
+    "devices": jax.device_count(),
+    "processes": jax.process_count(),
+    "cpus": os.cpu_count(),
+    "platform": f"{platform.machine()} {sys.platform}",
+  }

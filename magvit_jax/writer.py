@@ -1,0 +1,123 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard events, a progress bar.
+
+metrics.jsonl has one JSON object per line: `step`, `kind` ('train', 'eval' or
+'time') and numbers; a number that is not finite is written as null. Only
+process 0 writes and speaks.
+"""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import tensorboardX
+import tqdm
+
+PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
+
+
+class Writer:
+  """Writes the numbers of one run and shows how far it is.
+
+  Args:
+    workdir: folder of the run.
+    steps: length of the run.
+    start: step that was restored; rows after it are dropped, so that curves
+      have each step once.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, *, steps: int, start: int):
+    self.active = jax.process_index() == 0
+    if not self.active:
+      return
+    folder = pathlib.Path(workdir)
+    path = folder / "metrics.jsonl"
+    truncate(path, start)
+    self.file = path.open("a", encoding="utf-8")
+    self.events = tensorboardX.SummaryWriter(
+      str(folder / "tb"), purge_step=start + 1 if start else None
+    )
+    self.steps = steps
+    self.terminal = sys.stderr.isatty()
+    self.spoken = -math.inf
+    self.bar = tqdm.tqdm(
+      total=steps,
+      initial=start,
+      unit="step",
+      dynamic_ncols=True,
+      disable=not self.terminal,
+    )
+
+  def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+    """Adds a row, on disk at once, and its TensorBoard scalars."""
+    if not self.active:
+      return
+    row = {name: _plain(value) for name, value in values.items()}
+    line = json.dumps({"step": step, "kind": kind, **row}, allow_nan=False)
+    self.file.write(line + "\n")
+    self.file.flush()
+    for name, value in row.items():
+      if isinstance(value, (int, float)):
+        self.events.add_scalar(f"{kind}/{name}", value, step)
+
+  def progress(self, step: int, loss: float, rate: float) -> None:
+    """Shows the step, the loss, examples per second and the time left."""
+    if not self.active:
+      return
+    text = f"loss {loss:.4g}, {rate:.3g} examples/s"
+    if self.terminal:
+      self.bar.set_postfix_str(text, refresh=False)
+      self.bar.update(step - self.bar.n)
+    elif time.monotonic() - self.spoken > PLAIN_SECONDS or step == self.steps:
+      self.spoken = time.monotonic()
+      left = _left(self.bar, step, self.steps)
+      print(f"step {step}/{self.steps}: {text}{left}", flush=True)
+
+  def say(self, text: str) -> None:
+    """Prints a message without tearing the progress bar."""
+    if self.active:
+      with self.bar.external_write_mode(file=sys.stdout):
+        print(text, flush=True)
+
+  def close(self) -> None:
+    """Closes the files and the bar."""
+    if self.active:
+      self.bar.close()
+      self.events.close()
+      self.file.close()
+
+
+def truncate(path: pathlib.Path, step: int) -> None:
+  """Drops rows after `step`, and a last line that a crash cut short."""
+  if not path.exists():
+    return
+  rows = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError:
+      continue
+    if row["step"] <= step:
+      rows.append(line + "\n")
+  whole = path.with_suffix(".tmp")
+  whole.write_text("".join(rows), encoding="utf-8")
+  os.replace(whole, path)
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, (str, int)):
+    return value
+  value = float(value)
+  return value if math.isfinite(value) else None
+
+
+def _left(bar: tqdm.tqdm, step: int, steps: int) -> str:
+  done = step - bar.initial
+  if done <= 0:
+    return ""
+  seconds = (time.time() - bar.start_t) / done * (steps - step)
+  return f", {tqdm.tqdm.format_interval(seconds)} left"
