@@ -80,6 +80,11 @@ class Codec:
     """Wraps a `Tokenizer` module and its params; see `load_tokenizer`."""
     self.strides = tuple(module.strides)
     self.sizes = tuple(module.quantizer.sizes)
+    if not self.sizes:
+      raise ValueError(
+        f"the quantizer {type(module.quantizer).__name__} is continuous, so "
+        "it has no ids; encode and decode need a discrete one"
+      )
     self.fingerprint = fingerprint(params)
     self._params = params
     self._tile, self._overlap = tile, overlap
@@ -114,6 +119,11 @@ class Codec:
       ValueError: another shape, type or range of pixels.
     """
     video = np.asarray(video)
+    if video.ndim not in (4, 5):
+      raise ValueError(
+        f"a video of shape {video.shape} cannot be encoded; it must be "
+        "[t h w 3] or [b t h w 3]"
+      )
     batch = video if video.ndim == 5 else video[None]
     ids = np.concatenate(list(self.encode_stream([batch])), axis=1)
     return ids if video.ndim == 5 else ids[0]
@@ -140,6 +150,11 @@ class Codec:
         than the ids stand for.
     """
     ids = np.asarray(ids)
+    if ids.ndim not in (4, 5):
+      raise ValueError(
+        f"ids of shape {ids.shape} cannot be decoded; they must be [T H W f] "
+        "or [b T H W f]"
+      )
     batch = ids if ids.ndim == 5 else ids[None]
     pieces = self.decode_stream([batch], frames=frames, size=size)
     video = np.concatenate(list(pieces), axis=1)

@@ -76,7 +76,7 @@ def weights(cut: list[Span], overlap: int, scale: int) -> list[np.ndarray]:
   Returns:
     One float32 array [(stop - start) * scale] per tile.
   """
-  width = max(1, overlap * scale // 2)
+  width = max(1, overlap // 2 * scale)
   out = []
   for tile in cut:
     x = np.arange(tile.start * scale, tile.stop * scale) + 0.5
