@@ -3,12 +3,10 @@
 workdir/checkpoints/<step>/ holds one Orbax item per part of the state:
 `params`, `opt`, `ema`, `extra`, and `loop` (the step and a checksum of each
 other item). Orbax compresses without a checksum of its own, so that a flipped
-byte would come back as a wrong weight; ours is a sum of the bits of each item
-times odd weights, computed where the arrays live. `frozen` arrays never change
-and are saved once, in workdir/frozen.
+byte would come back as a wrong weight: see checksum.py. `frozen` arrays never
+change and are saved once, in workdir/frozen.
 """
 
-import hashlib
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -19,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from magvit_jax import checksum
 from magvit_jax import tree as trees
 from magvit_jax.stages import TrainState
-from magvit_jax.types import Array, PyTree
+from magvit_jax.types import PyTree
 
 ITEMS = ("params", "opt", "ema", "extra")
 Say = Callable[[str], None]
@@ -117,7 +116,7 @@ class Checkpointer:
       items = {k: v for k, v in _items(state).items() if jax.tree.leaves(v)}
       items["loop"] = {
         "step": jnp.asarray(step, jnp.int32),
-        "checksum": {name: _checksum(item) for name, item in items.items()},
+        "checksum": {name: checksum.bits(item) for name, item in items.items()},
       }
       self._manager.save_checkpointables_async(
         step, items, force=True, metrics=metrics
@@ -236,7 +235,7 @@ def save_frozen(workdir: str | pathlib.Path, frozen: PyTree) -> None:
     return
   ocp.save(folder / "arrays", frozen)
   if jax.process_index() == 0:
-    (folder / "sha256").write_text(_sha256(frozen) + "\n")
+    (folder / "sha256").write_text(checksum.sha256(frozen) + "\n")
 
 
 def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
@@ -250,7 +249,7 @@ def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
   folder = pathlib.Path(workdir).absolute() / "frozen"
   frozen = ocp.load(folder / "arrays", abstract)
   saved = (folder / "sha256").read_text().strip()
-  if _sha256(frozen) != saved:
+  if checksum.sha256(frozen) != saved:
     raise DamagedError(
       f"{folder} does not have the hash it was saved with ({saved[:12]}…); "
       "copy it again from where it came"
@@ -321,8 +320,7 @@ def _load(
   for name in ("params", "ema"):
     if name in full:
       partial |= _check_shapes(workdir, step, name, full[name])
-  where = jax.tree.leaves(full)[0].sharding
-  where = _replicated(where)
+  where = _replicated(jax.tree.leaves(full)[0].sharding)
   loop = {
     "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=where),
     "checksum": {
@@ -336,7 +334,7 @@ def _load(
     items = ocp.load_checkpointables(path, {**full, "loop": loop})
   loop = items.pop("loop")
   for name, item in items.items():
-    if not partial and int(loop["checksum"][name]) != int(_checksum(item)):
+    if not partial and int(loop["checksum"][name]) != int(checksum.bits(item)):
       raise DamagedError(f"{name} does not have the checksum it was saved with")
   return {**items, **empty, "step": loop["step"]}
 
@@ -370,41 +368,6 @@ def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
     spec = jax.sharding.PartitionSpec()
     return jax.sharding.NamedSharding(sharding.mesh, spec)
   return sharding
-
-
-@jax.jit
-def _checksum(tree: PyTree) -> Array:
-  """uint32 []: sum of all bits times odd weights, modulo 2^32.
-
-  One flipped bit changes a word by a power of two, and an odd weight times a
-  power of two below 2^32 is never 0 modulo 2^32.
-  """
-  total = jnp.zeros((), jnp.uint32)
-  for number, leaf in enumerate(jax.tree.leaves(tree)):
-    words = _words(leaf)
-    index = jnp.full(words.shape, number, jnp.uint32)
-    for axis, size in enumerate(words.shape):
-      line = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-      index = index * jnp.uint32(size) + line
-    weight = index * jnp.uint32(2654435762) + jnp.uint32(1)
-    total += jnp.sum(words * weight, dtype=jnp.uint32)
-  return total
-
-
-def _words(leaf: Array) -> Array:
-  if leaf.dtype == jnp.bool_:
-    return leaf.astype(jnp.uint32)
-  bits = min(leaf.dtype.itemsize * 8, 32)
-  unsigned = jnp.dtype(f"uint{bits}")
-  return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-
-
-def _sha256(tree: PyTree) -> str:
-  digest = hashlib.sha256()
-  for name, leaf in trees.named(tree).items():
-    digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(leaf))
-  return digest.hexdigest()
 
 
 def _short(error: Exception) -> str:

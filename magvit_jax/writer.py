@@ -41,7 +41,8 @@ class Writer:
     self.events = tensorboardX.SummaryWriter(
       str(folder / "tb"), purge_step=start + 1 if start else None
     )
-    self.steps = steps
+    self.steps, self.start = steps, start
+    self.started = time.monotonic()
     self.terminal = sys.stderr.isatty()
     self.spoken = -math.inf
     self.bar = tqdm.tqdm(
@@ -74,8 +75,7 @@ class Writer:
       self.bar.update(step - self.bar.n)
     elif time.monotonic() - self.spoken > PLAIN_SECONDS or step == self.steps:
       self.spoken = time.monotonic()
-      left = _left(self.bar, step, self.steps)
-      print(f"step {step}/{self.steps}: {text}{left}", flush=True)
+      print(f"step {step}/{self.steps}: {text}{self._left(step)}", flush=True)
 
   def say(self, text: str) -> None:
     """Prints a message without tearing the progress bar."""
@@ -89,6 +89,13 @@ class Writer:
       self.bar.close()
       self.events.close()
       self.file.close()
+
+  def _left(self, step: int) -> str:
+    done = step - self.start
+    if done <= 0 or step == self.steps:
+      return ""
+    seconds = (time.monotonic() - self.started) / done * (self.steps - step)
+    return f", {tqdm.tqdm.format_interval(seconds)} left"
 
 
 def truncate(path: pathlib.Path, step: int) -> None:
@@ -113,11 +120,3 @@ def _plain(value: Any) -> Any:
     return value
   value = float(value)
   return value if math.isfinite(value) else None
-
-
-def _left(bar: tqdm.tqdm, step: int, steps: int) -> str:
-  done = step - bar.initial
-  if done <= 0:
-    return ""
-  seconds = (time.time() - bar.start_t) / done * (steps - step)
-  return f", {tqdm.tqdm.format_interval(seconds)} left"

@@ -1,0 +1,81 @@
+"""`python -m magvit_jax VERB [flags]`: the verb is a file name in cli/."""
+
+import ast
+import importlib
+import pathlib
+import sys
+
+from magvit_jax import registry
+
+# What a wrong flag, config, file or disk raises: one line, not a traceback.
+USER_ERRORS = (
+  ValueError,
+  OSError,
+  TypeError,
+  KeyError,
+  AttributeError,
+  FloatingPointError,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs a verb; returns the exit code (2 after an error)."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  debug = "--debug" in argv
+  argv = [arg for arg in argv if arg != "--debug"]
+  found = verbs()
+  if not argv or argv[0] in ("-h", "--help", "help"):
+    print(_usage(found))
+    return 0
+  verb, *rest = argv
+  if verb not in found:
+    near = registry.suggest(verb, found)
+    print(
+      f"error: there is no verb {verb!r}{near}\n{_usage(found)}",
+      file=sys.stderr,
+    )
+    return 2
+  try:
+    module = importlib.import_module(f"magvit_jax.cli.{verb}")
+    return module.main(rest)
+  except USER_ERRORS as error:
+    if debug:
+      raise
+    print(f"error: {_text(error)}", file=sys.stderr)
+    return 2
+
+
+def verbs() -> dict[str, str]:
+  """Each verb with the first line of its docstring, without importing it."""
+  folder = pathlib.Path(__file__).parent / "cli"
+  found = {}
+  for path in sorted(folder.glob("*.py")):
+    if not path.stem.startswith("_"):
+      doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+      found[path.stem] = (doc or "").partition("\n")[0]
+  return found
+
+
+def _usage(found: dict[str, str]) -> str:
+  width = max(map(len, found), default=0)
+  lines = [f"  {verb:<{width}}  {text}" for verb, text in found.items()]
+  return "\n".join(
+    [
+      "python -m magvit_jax VERB [flags]",
+      "",
+      *lines,
+      "",
+      "VERB --help shows its flags and an example; --debug shows tracebacks.",
+    ]
+  )
+
+
+def _text(error: Exception) -> str:
+  # str of a KeyError is the repr of its message, with quotes around it.
+  if isinstance(error, KeyError) and len(error.args) == 1:
+    return str(error.args[0])
+  return str(error) or type(error).__name__
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,399 @@
+"""The training loop: the only one, for every stage.
+
+`run` makes the mesh, the data and the stage, restores or initialises, and then
+steps, logs, evaluates and saves. The host runs one step ahead of what it reads
+back, so that dispatch stays asynchronous. Where a run is, is its step: batch s
+and the key of step s depend on (seed, s) only, so a run that was cut in two is
+bit for bit the run that was not.
+"""
+
+import contextlib
+import itertools
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from magvit_jax import checkpoint as checkpoints
+from magvit_jax import evaluate as evaluation
+from magvit_jax import registry, sharding, signals, warmstart
+from magvit_jax import tree as trees
+from magvit_jax import workdir as workdirs
+from magvit_jax import writer as writers
+from magvit_jax.data import pipeline
+from magvit_jax.stages import Stage, TrainState
+from magvit_jax.types import Array, Key, PyTree
+
+HOST_ONLY = ("skipped", "bad")  # batch entries that never reach a device
+MAX_BAD = 3  # non-finite steps in a row that stop a run
+
+
+class NonFiniteError(FloatingPointError):
+  """Too many steps in a row had a term or gradient that is not finite."""
+
+
+class Parts(NamedTuple):
+  """What a config builds: the stage and the two sources."""
+
+  stage: Stage
+  train: Any
+  evaluation: Any
+
+
+def make_parts(cfg: Any) -> Parts:
+  """Builds the stage and the sources of a config."""
+  return Parts(
+    registry.build("stages", cfg.stage, steps=cfg.steps),
+    registry.build("data", cfg.data, split="train"),
+    registry.build("data", cfg.data, split="eval"),
+  )
+
+
+def run(
+  cfg: Any,
+  workdir: str | pathlib.Path,
+  resume: str = "auto",
+  parts: Parts | None = None,
+  frozen: PyTree = None,
+) -> dict[str, Any]:
+  """Trains until `cfg.steps`, or until a signal asks to stop.
+
+  Args:
+    cfg: ConfigDict; see configs/.
+    workdir: folder of the run.
+    resume: 'auto', 'never' or 'force'; see `workdir.prepare`.
+    parts: stage and sources, in place of those that `cfg` names.
+    frozen: read-only arrays for the stage.
+
+  Returns:
+    'step' (int), 'stopped' (the signal number, or 0) and, when the run is
+    whole, the last 'eval_…' results.
+
+  Raises:
+    NonFiniteError: three non-finite steps in a row.
+    ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
+  """
+  _check_counts(cfg)
+  mesh = sharding.make_mesh(**cfg.mesh)
+  sharding.local_rows(cfg.batch, mesh)
+  sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
+  parts = parts or make_parts(cfg)
+  if workdirs.prepare(workdir, cfg, resume) == "done":
+    if jax.process_index() == 0:
+      print(
+        f"{workdir} is done: all {cfg.steps} steps are trained. Look at it "
+        f"with: python -m magvit_jax report --workdir={workdir}"
+      )
+    return {"step": cfg.steps, "stopped": 0}
+  with contextlib.ExitStack() as stack:
+    loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
+    loop.start({} if frozen is None else frozen)
+    return loop.train(stack.enter_context(signals.Stop(loop.say)))
+
+
+class _Clock:
+  """Wall seconds by what they were spent on."""
+
+  def __init__(self):
+    self.seconds = dict.fromkeys(
+      ("compile", "data", "step", "eval", "checkpoint"), 0.0
+    )
+
+  @contextlib.contextmanager
+  def __call__(self, part: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    try:
+      yield
+    finally:
+      self.seconds[part] += time.perf_counter() - begin
+
+
+class _Window(NamedTuple):
+  """Where the clock stood at the last log row."""
+
+  step: int
+  wall: float
+  data: float
+
+
+class _Loop:
+  """One run. `start` makes the state, `train` takes the steps."""
+
+  def __init__(self, cfg, workdir, mesh, parts, stack):
+    self.cfg, self.workdir, self.mesh, self.parts = cfg, workdir, mesh, parts
+    self.stack = stack
+    self.clock = _Clock()
+    self.writer: writers.Writer | None = None
+    self.key = jax.random.key(cfg.seed)
+    self.skipped = 0
+    self.named_bad: set[str] = set()
+    self.pending: tuple[int, dict[str, Array]] | None = None
+    self.bad_names: dict[str, None] = {}
+    self.saver = checkpoints.Checkpointer(
+      workdir, **cfg.checkpoint, say=self.say
+    )
+    stack.callback(self.saver.close)
+
+  def say(self, text: str) -> None:
+    if self.writer is not None:
+      self.writer.say(text)
+    elif jax.process_index() == 0:
+      print(text, flush=True)
+
+  def start(self, frozen: PyTree) -> None:
+    """Data, state (restored, warm or new) and the compiled step."""
+    cfg = self.cfg
+    with self.clock("data"):
+      first = self._open(self.saver.latest() or 0)
+    with self.clock("compile"):
+      whole = sharding.replicated(self.mesh)
+      frozen = jax.device_put(frozen, whole)
+      init = jax.jit(self.parts.stage.init, out_shardings=whole)
+      batch = self._put(first)
+      abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        jax.eval_shape(init, self.key, batch, frozen),
+      )
+    _check_space(self.workdir, abstract)
+    self._restore(abstract, init, batch, frozen)
+    self.step = int(self.state.step)
+    if self.step > cfg.steps:
+      raise ValueError(
+        f"{self.workdir} is at step {self.step}, beyond steps={cfg.steps}; "
+        "set more steps, or choose another --workdir"
+      )
+    if self.step != self.opened:
+      with self.clock("data"):
+        self._open(self.step)
+    self.writer = writers.Writer(self.workdir, steps=cfg.steps, start=self.step)
+    self.stack.callback(self.writer.close)
+    self.say(trees.table(self.state.params))
+    with self.clock("compile"):
+      self.advance = _compile(self.parts.stage, self.state, batch, self.key)
+      self.predict = jax.jit(self.parts.stage.programs["predict"])
+    self.window = _Window(self.step, time.perf_counter(), self._data_seconds())
+
+  def train(self, stop: signals.Stop) -> dict[str, Any]:
+    """Steps to the end or to a signal; returns what `run` does."""
+    cfg, results = self.cfg, {}
+    while self.step < cfg.steps:
+      self._one_step()
+      last = self.step == cfg.steps
+      evaluate = last or _due(self.step, cfg.eval.every)
+      stopping = stop.requested(self.step)
+      if evaluate or stopping or _due(self.step, cfg.checkpoint.every):
+        self._settle()
+        # A stop saves at once: the grace before a kill is short.
+        results = self._evaluate() if evaluate and not stopping else {}
+        self._save(results or None, force=last or stopping)
+      if stopping:
+        return self._stopped(stop.signal)
+    results = results or self._evaluate()
+    with self.clock("checkpoint"):
+      self.saver.wait()
+    self._write_time()
+    workdirs.mark_done(self.workdir, self.step)
+    return {"step": self.step, "stopped": 0, **results}
+
+  def _one_step(self) -> None:
+    with self.clock("data"):
+      batch = next(self.batches)
+      self._note_skipped(batch)
+      batch = self._put(batch)
+    with self.clock("step"):
+      self.state, metrics = self.advance(self.state, batch, self.key)
+      self._settle()
+    self.step += 1
+    self.pending = (self.step, metrics)
+
+  def _settle(self) -> None:
+    """Reads the metrics of the step before the one that is running."""
+    if self.pending is None:
+      return
+    (step, metrics), self.pending = self.pending, None
+    bad = int(metrics["bad"])
+    if bad or _due(step, self.cfg.log.every) or step == self.cfg.steps:
+      values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+      self._log(step, dict(values))
+    if bad:
+      self._note_bad(step, bad, values)
+    else:
+      self.bad_names.clear()
+
+  def _log(self, step: int, values: dict[str, float]) -> None:
+    now, data = time.perf_counter(), self._data_seconds()
+    steps = max(step - self.window.step, 1)
+    wall = max(now - self.window.wall, 1e-9)
+    waited = data - self.window.data
+    rate = steps * self.cfg.batch / wall
+    self.window = _Window(step, now, data)
+    values |= {
+      "examples_per_second": rate,
+      "data_share": waited / wall,
+      "seconds_data": waited / steps,
+      "seconds_step": wall / steps,
+      "skipped": self.skipped,
+    }
+    self.writer.write(step, "train", values)
+    self.writer.progress(step, values.get("loss", float("nan")), rate)
+
+  def _note_bad(self, step: int, bad: int, values: dict[str, float]) -> None:
+    names = [k for k, v in values.items() if not np.isfinite(v)]
+    self.bad_names |= dict.fromkeys(names)
+    named = ", ".join(self.bad_names) or "a gradient"
+    self.say(f"step {step} was not applied: not finite: {named}")
+    if bad >= MAX_BAD:
+      saved = self.saver.latest()
+      raise NonFiniteError(
+        f"step {step}: {bad} steps in a row were not finite ({named}); none "
+        f"of them was applied. The last checkpoint is "
+        f"{'none' if saved is None else f'step {saved}'}. Lower "
+        "stage.optim.lr, set stage.optim.clip, or look at the data of these "
+        "steps"
+      )
+
+  def _note_skipped(self, batch: dict[str, Any]) -> None:
+    count = int(np.sum(batch.get("skipped", 0)))
+    if not count:
+      return
+    self.skipped += count
+    names = sorted(set(batch.get("bad", ())) - self.named_bad)
+    self.named_bad |= set(names)
+    if names:
+      self.say(
+        f"step {self.step + 1}: unreadable, replaced by the next clip: "
+        f"{', '.join(names)} ({self.skipped} so far)"
+      )
+
+  def _evaluate(self) -> dict[str, float]:
+    with self.clock("eval"), self._outside_window():
+      results = evaluation.evaluate(
+        self.predict,
+        self.state,
+        self.parts.evaluation,
+        registry.plain(self.cfg.eval.metrics),
+        batch=self.cfg.eval.batch,
+        context=self.parts.stage.context,
+        put=self._put,
+        progress=False,
+      )
+    results = {f"eval_{name}": value for name, value in results.items()}
+    self.writer.write(self.step, "eval", results)
+    shown = ", ".join(f"{k[5:]} {v:.4g}" for k, v in results.items())
+    self.say(f"step {self.step} on held-out clips: {shown}")
+    return results
+
+  def _save(self, metrics: dict[str, float] | None, force: bool) -> None:
+    with self.clock("checkpoint"), self._outside_window():
+      self.saver.save(self.step, self.state, metrics, force=force)
+
+  def _stopped(self, signal: int) -> dict[str, Any]:
+    with self.clock("checkpoint"):
+      self.saver.wait()
+    self._write_time()
+    self.say(
+      f"stopped by {signals.name(signal)} at step {self.step} of "
+      f"{self.cfg.steps}; it is saved. Run the same command again to go on "
+      f"(--workdir={self.workdir} --resume=auto)"
+    )
+    return {"step": self.step, "stopped": signal}
+
+  def _write_time(self) -> None:
+    seconds = {f"seconds_{k}": v for k, v in self.clock.seconds.items()}
+    self.writer.write(self.step, "time", seconds)
+
+  @contextlib.contextmanager
+  def _outside_window(self) -> Iterator[None]:
+    """Keeps evaluation and saving out of the examples per second."""
+    begin = time.perf_counter()
+    yield
+    spent = time.perf_counter() - begin
+    self.window = self.window._replace(wall=self.window.wall + spent)
+
+  def _data_seconds(self) -> float:
+    return self.clock.seconds["data"]
+
+  def _open(self, step: int) -> dict[str, Any]:
+    """Starts the stream at a step and returns its first batch, unconsumed."""
+    if hasattr(self, "stream"):
+      self.stream.close()
+    self.stream = pipeline.train_batches(
+      self.parts.train,
+      seed=self.cfg.seed,
+      batch=self.cfg.batch,
+      start=step,
+      rows=sharding.local_rows(self.cfg.batch, self.mesh),
+      loader=registry.plain(self.cfg.loader),
+    )
+    self.stack.callback(self.stream.close)
+    self.opened = step
+    batches = iter(self.stream)
+    first = next(batches)
+    self.batches = itertools.chain([first], batches)
+    return first
+
+  def _put(self, batch: dict[str, Any]) -> dict[str, Array]:
+    arrays = {k: v for k, v in batch.items() if k not in HOST_ONLY}
+    return sharding.put_batch(arrays, self.mesh)
+
+  def _restore(
+    self,
+    abstract: TrainState,
+    init: Callable[..., TrainState],
+    batch: dict[str, Array],
+    frozen: PyTree,
+  ) -> None:
+    """Sets `state`: restored, or initialised and perhaps warm-started."""
+    with self.clock("checkpoint"):
+      found = self.saver.restore(abstract)
+      if found is not None:
+        frozen = checkpoints.restore_frozen(self.workdir, abstract.frozen)
+        self.state = found[1]._replace(frozen=frozen)
+        self.say(f"resumed from step {found[0]}")
+        return
+      checkpoints.save_frozen(self.workdir, frozen)
+    with self.clock("compile"):
+      self.state = init(self.key, batch, frozen)
+      if self.cfg.init_from:
+        self.state, report = warmstart.load(self.cfg.init_from, self.state)
+        self.say(report)
+
+
+def _compile(stage: Stage, state: TrainState, batch, key: Key) -> Any:
+  """(state, batch, key) -> (state, metrics with 'bad'); state is donated."""
+
+  def advance(state, batch, key):
+    new, metrics = stage.step(state, batch, jax.random.fold_in(key, state.step))
+    return new, {**metrics, "bad": new.extra["bad"].astype(jnp.float32)}
+
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  jitted = jax.jit(advance, donate_argnums=0, out_shardings=(shardings, None))
+  return jitted.lower(state, batch, key).compile()
+
+
+def _due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def _check_counts(cfg: Any) -> None:
+  for name, least in (("steps", 1), ("batch", 1)):
+    if cfg[name] < least:
+      raise ValueError(f"{name} is {cfg[name]}; it must be at least {least}")
+
+
+def _check_space(workdir: pathlib.Path, abstract: TrainState) -> None:
+  """OSError where not even one checkpoint fits on the disk."""
+  leaves = jax.tree.leaves(abstract)
+  need = sum(x.size * x.dtype.itemsize for x in leaves) / 2**20
+  free = shutil.disk_usage(workdir).free / 2**20
+  if free < need:
+    raise OSError(
+      f"the disk of workdir {workdir} has {free:.0f} MiB free, and one "
+      f"checkpoint takes {need:.0f} MiB; free some space or choose another "
+      "--workdir"
+    )

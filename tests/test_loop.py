@@ -1,0 +1,313 @@
+"""The loop on a toy stage: resume, signals, non-finite steps, init_from."""
+
+import json
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from magvit_jax import checkpoint, loop, optim, signals, warmstart, workdir
+from magvit_jax.stages import Stage, TrainState
+
+
+class ToySource:
+  """Noise clips of two files; the first is unreadable if asked."""
+
+  files = ("a.mp4", "b.mp4")
+  on_corrupt = "replace"
+  shape = (3, 12, 12, 3)
+
+  def __init__(self, clips: int, broken: bool = False):
+    self.clips, self.broken = clips, broken
+
+  def __len__(self):
+    return self.clips
+
+  def clip(self, i, rng):
+    if self.broken and i % 2 == 0:
+      raise OSError("a.mp4 cannot be read")
+    video = rng.integers(0, 256, self.shape).astype(np.uint8)
+    return dict(video=video, label=0, file=i % 2, name=self.files[i % 2])
+
+
+def toy_stage(steps, nan_from=10**6, width=3):
+  """Learns a colour matrix; its step uses the key and counts bad steps."""
+  tx = optim.make(steps, lr=0.01, warmup=2, clip=1.0)
+
+  def init(key, batch, frozen):
+    del batch
+    kernel = 0.1 * jax.random.normal(key, (3, width))
+    params = {"in": {"kernel": kernel}, "out": {"kernel": kernel.T}}
+    zero = jnp.zeros((), jnp.int32)
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(zero, params, tx.init(params), ema, frozen, {"bad": zero})
+
+  def apply(params, video):
+    return video @ params["in"]["kernel"] @ params["out"]["kernel"]
+
+  def step(state, batch, key):
+    def loss_of(params):
+      video = batch["video"]
+      noisy = video + 0.1 * jax.random.normal(key, video.shape)
+      loss = jnp.mean((apply(params, noisy) - video) ** 2)
+      return jnp.where(state.step >= nan_from, jnp.nan, loss)
+
+    loss, grads = jax.value_and_grad(loss_of)(state.params)
+    good = jnp.isfinite(loss)
+    updates, opt = tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    d = optim.ema_decay(0.9, state.step)
+    ema = jax.tree.map(lambda e, p: d * e + (1 - d) * p, state.ema, params)
+    new = (params, opt, ema)
+    old = (state.params, state.opt, state.ema)
+    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+    bad = jnp.where(good, 0, state.extra["bad"] + 1)
+    state = TrainState(state.step + 1, *new, state.frozen, {"bad": bad})
+    return state, {"loss": loss, "loss_l2": loss, "lr": jnp.ones(())}
+
+  def predict(state, batch):
+    recon = jnp.clip(apply(state.ema, batch["video"]), -1.0, 1.0)
+    keep = {k: batch[k] for k in ("video", "valid", "file")}
+    return {**keep, "recon": recon}
+
+  return Stage(init, step, {"predict": predict}, {"sizes": ()})
+
+
+def config(**changes):
+  cfg = ml_collections.ConfigDict(
+    dict(
+      seed=1,
+      steps=6,
+      batch=4,
+      stage=dict(name="toy"),
+      data=dict(name="toy"),
+      loader=dict(threads=2, prefetch=2),
+      eval=dict(every=3, batch=4, metrics=dict(psnr=dict())),
+      checkpoint=dict(every=2, keep=2, best="none", best_mode="max"),
+      log=dict(every=1),
+      mesh=dict(data=-1, fsdp=1, context=1, tensor=1),
+      init_from="",
+    )
+  )
+  cfg.update(changes)
+  return cfg
+
+
+def parts(cfg, broken=False, **stage):
+  return loop.Parts(
+    toy_stage(max(cfg.steps, 2), **stage), ToySource(10, broken), ToySource(5)
+  )
+
+
+def train(folder, resume="auto", broken=False, stage=None, **changes):
+  cfg = config(**changes)
+  return loop.run(cfg, folder, resume, parts(cfg, broken, **(stage or {})))
+
+
+def rows(folder, kind):
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+def final(folder, item="params", **stage):
+  state = jax.eval_shape(toy_stage(6, **stage).init, jax.random.key(0), {}, {})
+  return checkpoint.load_params(folder, getattr(state, item), item)
+
+
+def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
+  """Sends a real signal from inside step `step`."""
+  original = loop._Loop._one_step
+
+  def one_step(self):
+    original(self)
+    if self.step == step:
+      os.kill(os.getpid(), number)
+
+  monkeypatch.setattr(loop._Loop, "_one_step", one_step)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """A run of 6 steps that nothing disturbed, and its results."""
+  folder = tmp_path_factory.mktemp("whole")
+  return folder, train(folder)
+
+
+def test_whole_run_leaves_what_readers_expect(whole):
+  folder, result = whole
+  assert result["step"] == 6 and result["stopped"] == 0
+  assert np.isfinite(result["eval_psnr"])
+  assert (folder / "DONE").exists()
+  assert [r["step"] for r in rows(folder, "train")] == [1, 2, 3, 4, 5, 6]
+  assert [r["step"] for r in rows(folder, "eval")] == [3, 6]
+  assert rows(folder, "eval")[-1]["eval_psnr"] == result["eval_psnr"]
+  needed = {"loss", "examples_per_second", "data_share", "seconds_step"}
+  assert needed <= rows(folder, "train")[0].keys()
+  assert "seconds_compile" in rows(folder, "time")[0]
+  assert checkpoint.steps(folder) == [4, 6]
+  assert list((folder / "tb").iterdir())
+  assert rows(folder, "train")[-1]["loss"] < rows(folder, "train")[0]["loss"]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run(
+  whole, tmp_path, monkeypatch, capsys, cut
+):
+  with monkeypatch.context() as patch:
+    interrupt_at(patch, cut)
+    result = train(tmp_path)
+  assert result == {"step": cut, "stopped": signal.SIGTERM}
+  assert not (tmp_path / "DONE").exists()
+  out = capsys.readouterr().out
+  assert "stopped by SIGTERM at step" in out and "--resume=auto" in out
+  assert train(tmp_path)["step"] == 6
+  for item in ("params", "opt", "ema", "extra"):
+    here, there = final(tmp_path, item), final(whole[0], item)
+    jax.tree.map(np.testing.assert_array_equal, here, there)
+  assert [r["step"] for r in rows(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+  losses = [r["loss"] for r in rows(tmp_path, "train")]
+  assert losses == [r["loss"] for r in rows(whole[0], "train")]
+
+
+def test_another_seed_gives_another_run(whole, tmp_path):
+  train(tmp_path, seed=2)
+  kernel = final(tmp_path)["in"]["kernel"]
+  assert (kernel != final(whole[0])["in"]["kernel"]).any()
+
+
+def test_done_says_so_and_trains_nothing(whole, capsys):
+  before = (whole[0] / "metrics.jsonl").read_bytes()
+  assert train(whole[0])["step"] == 6
+  assert "is done" in capsys.readouterr().out
+  assert (whole[0] / "metrics.jsonl").read_bytes() == before
+
+
+def test_force_goes_on_with_the_new_config(tmp_path):
+  train(tmp_path, steps=4)
+  with pytest.raises(ValueError, match="steps: 4 -> 6"):
+    train(tmp_path, steps=6)
+  assert train(tmp_path, "force", steps=6)["step"] == 6
+  document = workdir.read_config(tmp_path)
+  assert document["config"]["steps"] == 6
+  assert document["earlier"][0]["steps"] == 4
+  with pytest.raises(ValueError, match="beyond steps=2"):
+    train(tmp_path, "force", steps=2)
+
+
+def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
+  with pytest.raises(loop.NonFiniteError) as error:
+    train(tmp_path, steps=20, stage=dict(nan_from=5))
+  text = str(error.value)
+  assert "step 8: 3 steps in a row" in text
+  assert "loss, loss_l2" in text and "lr" not in text.split("(")[1][:20]
+  assert "The last checkpoint is step 6" in text
+  assert not (tmp_path / "DONE").exists()
+  bad = [r for r in rows(tmp_path, "train") if r["loss"] is None]
+  assert [r["step"] for r in bad] == [6, 7, 8]
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(final(tmp_path)))
+
+
+def test_unreadable_clips_are_named_once_and_counted(tmp_path, capsys):
+  train(tmp_path, broken=True)
+  out = capsys.readouterr().out
+  assert out.count("unreadable, replaced by the next clip") == 1
+  assert "a.mp4" in out
+  counts = [r["skipped"] for r in rows(tmp_path, "train")]
+  assert counts[-1] > counts[0] >= 0 and counts == sorted(counts)
+
+
+def test_best_checkpoint_outlives_the_latest(tmp_path, monkeypatch):
+  scores = iter([1.0, 9.0, 2.0, 3.0, 4.0, 5.0])
+  monkeypatch.setattr(
+    loop.evaluation, "evaluate", lambda *a, **k: {"psnr": next(scores)}
+  )
+  saving = dict(every=2, keep=1, best="eval_psnr", best_mode="max")
+  cfg_eval = dict(every=1, batch=4, metrics=dict(psnr=dict()))
+  train(tmp_path, checkpoint=saving, eval=cfg_eval)
+  assert checkpoint.steps(tmp_path) == [2, 6]
+
+
+def test_unknown_best_metric_lists_those_that_exist(tmp_path):
+  saving = dict(every=2, keep=1, best="eval_pnsr", best_mode="max")
+  with pytest.raises(KeyError, match="eval_psnr"):
+    train(tmp_path, checkpoint=saving)
+
+
+def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
+  train(tmp_path, init_from=str(whole[0]), steps=6)
+  out = capsys.readouterr().out
+  assert f"init_from {whole[0]} step 6: loaded 2 of 2" in out
+  cfg = config()
+  state = jax.jit(toy_stage(6).init)(jax.random.key(0), {}, {})
+  warm, _ = warmstart.load(str(whole[0]), state)
+  jax.tree.map(np.testing.assert_array_equal, warm.ema, final(whole[0], "ema"))
+  jax.tree.map(np.testing.assert_array_equal, warm.params, warm.ema)
+  assert int(warm.step) == 0 and cfg.init_from == ""
+
+
+def test_init_from_reports_shapes_and_names(whole):
+  state = jax.jit(toy_stage(6, width=5).init)(jax.random.key(0), {}, {})
+  with pytest.raises(ValueError, match="none of its 2 arrays fits"):
+    warmstart.load(str(whole[0]), state)
+  extra = {**state.ema, "new": {"bias": jnp.zeros(2)}}
+  del extra["out"]
+  extra["in"] = {"kernel": jnp.zeros((3, 3)), "scale": jnp.zeros(3)}
+  state = state._replace(
+    params={"gen": jax.tree.map(jnp.copy, extra), "disc": {}}, ema=extra
+  )
+  warm, report = warmstart.load(f"{whole[0]}/checkpoints/6", state)
+  assert "loaded 1 of 3" in report
+  assert "not there, so initialised: in/scale, new/bias" in report
+  assert "there but not used: out/kernel" in report
+  kernel = warm.params["gen"]["in"]["kernel"]
+  np.testing.assert_array_equal(kernel, final(whole[0], "ema")["in"]["kernel"])
+
+
+def test_init_from_a_folder_without_a_run_says_so(tmp_path):
+  with pytest.raises(OSError, match="holds no checkpoints"):
+    warmstart.load(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+  "changes, words",
+  [
+    (dict(steps=0), "steps is 0"),
+    (dict(mesh=dict(data=3)), "does not fit 1 device"),
+    (dict(mesh=dict(fsdp=-1)), "at most one of them is -1"),
+  ],
+)
+def test_wrong_values_stop_before_the_workdir_is_touched(
+  tmp_path, changes, words
+):
+  with pytest.raises(ValueError, match=words):
+    train(tmp_path / "w", **changes)
+  assert not (tmp_path / "w").exists()
+
+
+def test_second_signal_quits():
+  said = []
+  with pytest.raises(KeyboardInterrupt):
+    with signals.Stop(said.append) as stop:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert stop.requested(1) and "SIGINT" in said[0]
+      os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+  before = signal.getsignal(signal.SIGTERM)
+  seen = []
+
+  def body():
+    with signals.Stop() as stop:
+      seen.append((signal.getsignal(signal.SIGTERM), stop.requested(1)))
+
+  thread = threading.Thread(target=body)
+  thread.start()
+  thread.join()
+  assert seen == [(before, False)]
