@@ -8,7 +8,6 @@ rows, reads the same stream.
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -116,17 +115,12 @@ class Batches:
 
   def __init__(self, iterator: Iterator[dict[str, Any]]):
     self._iterator = iterator
-    self._told: set[str] = set()
 
   def __iter__(self) -> "Batches":
     return self
 
   def __next__(self) -> dict[str, Any]:
-    batch = next(self._iterator)
-    for reason in set(batch["bad"]) - self._told:
-      self._told.add(reason)
-      logging.warning("a clip cannot be read and is replaced: %s", reason)
-    return batch
+    return next(self._iterator)
 
   def __enter__(self) -> "Batches":
     return self
@@ -162,7 +156,8 @@ def train_batches(
   Returns:
     A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1],
     'label' and 'file' int32 [b], 'valid' bool [b], 'skipped' int32 [b]
-    (unreadable clips that were replaced), and 'bad', a list of why.
+    (unreadable clips that were replaced), and 'bad', a list with the name of
+    and reason for each, for the caller to tell.
 
   Raises:
     ValueError: no rows are asked for.
