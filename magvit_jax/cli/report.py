@@ -1,0 +1,28 @@
+"""Write the report of a run: one HTML file that opens without a network.
+
+Example:
+
+  python -m magvit_jax report --workdir=runs/clips
+
+Metrics with their floor, curves, reconstructions of held-out clips, use of the
+vocabulary, where the time went and the config, in WORKDIR/report.html. It may
+be written while the run is still training.
+"""
+
+import argparse
+
+from magvit_jax import report
+
+
+def main(argv: list[str]) -> int:
+  """Runs the verb; returns 0."""
+  parser = argparse.ArgumentParser(
+    prog="python -m magvit_jax report",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument("--workdir", required=True, help="folder of the run")
+  args = parser.parse_args(argv)
+  print(f"report: {report.write(args.workdir).absolute()}")
+  return 0

@@ -1,0 +1,52 @@
+"""The report of a run: one HTML file that opens without a network."""
+
+import os
+import pathlib
+import tempfile
+
+from magvit_jax.report import gather, page, sections
+
+
+def write(workdir: str | pathlib.Path) -> pathlib.Path:
+  """Writes `report.html` into a workdir and returns its path.
+
+  The run may still be training: what it has not reached yet is left out, and
+  the head of the report says so.
+
+  Raises:
+    OSError: there is no run in `workdir`, or it cannot be written to.
+  """
+  run = gather.gather(workdir)
+  parts = [part for make in sections.SECTIONS if (part := make(run))]
+  text = page.page(f"{run.path.name} – report", head(run), parts)
+  target = run.path / "report.html"
+  # A reader of the old report never sees half of the new one.
+  handle, partial = tempfile.mkstemp(dir=run.path, suffix=".html")
+  with os.fdopen(handle, "w", encoding="utf-8") as file:
+    file.write(text)
+  os.chmod(partial, 0o644)
+  os.replace(partial, target)
+  return target
+
+
+def head(run: gather.Workdir) -> str:
+  """HTML of the head: name, progress, the parts of the model, notes."""
+  step = max((row.get("step", 0) for row in run.rows), default=0)
+  steps = run.config.get("steps", "?")
+  style, state = ("good", "done") if run.done else ("soft", "not finished")
+  facts = {"step": f"{step:,} of {steps:,}", "batch": run.config["batch"]}
+  for key in ("backbone", "quantizer", "discriminator"):
+    if key in run.config["stage"]:
+      facts[key] = run.config["stage"][key]["name"]
+  facts["data"] = run.config["data"].get("root") or run.config["data"]["name"]
+  facts["seed"] = run.config["seed"]
+  items = "".join(
+    f"<span>{page.escape(k)} <b>{page.escape(v)}</b></span>"
+    for k, v in facts.items()
+  )
+  notes = "".join(page.paragraph(note, "bad") for note in run.notes)
+  name = page.escape(run.path.resolve().name)
+  return (
+    f'<h1>{name}<span class="badge {style}">{state}</span></h1>'
+    f'<div class="facts soft">{items}</div>{notes}'
+  )

@@ -1,0 +1,191 @@
+"""Everything the report shows of a workdir, read once.
+
+A missing part is normal (a run that is still training has no evaluation, a
+folder of videos may have moved): it leaves its field empty and says so in
+`notes`, and the sections that need it say so too.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from magvit_jax import evaluate, workdir
+from magvit_jax.metrics import averages, box_means
+from magvit_jax.report import pictures
+
+MAX_CLIPS = 64  # clips looked at; shown are fewer
+SHOWN = 6
+MAX_SHOWN = 12
+
+
+class Clip(NamedTuple):
+  """A held-out clip and its reconstruction.
+
+  Attributes:
+    name: file it comes from.
+    video, recon: uint8 [t h w 3].
+    psnr: dB, mean over frames.
+    floor: PSNR of box means, NaN if the run does not measure it.
+  """
+
+  name: str
+  video: np.ndarray
+  recon: np.ndarray
+  psnr: float
+  floor: float
+
+
+class Held(NamedTuple):
+  """What the tokenizer does with held-out clips.
+
+  Attributes:
+    step: training step of the parameters.
+    clips: those shown, at least one per file up to `MAX_SHOWN`.
+    counts: int [sizes[k]] per factor, how often each id was used.
+    seen: number of clips counted.
+  """
+
+  step: int
+  clips: tuple[Clip, ...]
+  counts: tuple[np.ndarray, ...]
+  seen: int
+
+
+class Workdir(NamedTuple):
+  """A run as the report sees it.
+
+  Attributes:
+    path: the workdir.
+    config: the resolved config.
+    about: git commit, versions and hardware, as config.json has them.
+    rows: lines of metrics.jsonl.
+    done: whether the last step was reached.
+    evaluations: contents of evaluation*.json by file name.
+    held: pictures and ids, or None.
+    split: the source's split_report(), or None.
+    notes: what is missing and why.
+  """
+
+  path: pathlib.Path
+  config: dict[str, Any]
+  about: dict[str, Any]
+  rows: list[dict[str, Any]]
+  done: bool
+  evaluations: dict[str, dict[str, Any]]
+  held: Held | None
+  split: dict[str, Any] | None
+  notes: tuple[str, ...]
+
+  def of(self, kind: str) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl of one kind, in the order of training."""
+    return [row for row in self.rows if row.get("kind") == kind]
+
+
+def gather(folder: str | pathlib.Path) -> Workdir:
+  """Reads a workdir and runs its newest checkpoint on held-out clips.
+
+  Raises:
+    OSError: the folder has no config.json.
+  """
+  path = pathlib.Path(folder)
+  about = dict(workdir.read_config(path))
+  config = about.pop("config")
+  notes: list[str] = []
+  held = split = None
+  try:
+    run = evaluate.open_run(path)
+    split = run.source.split_report()
+    held = look(run)
+  except OSError as error:
+    notes.append(f"No pictures: {error}")
+  return Workdir(
+    path=path,
+    config=config,
+    about=about,
+    rows=read_rows(path / "metrics.jsonl", notes),
+    done=(path / "DONE").exists(),
+    evaluations={
+      file.name: json.loads(file.read_text())
+      for file in sorted(path.glob("evaluation*.json"))
+    },
+    held=held,
+    split=split,
+    notes=tuple(notes),
+  )
+
+
+def read_rows(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
+  """Lines of metrics.jsonl; one half written is left out and noted."""
+  if not path.exists():
+    notes.append(f"No curves: {path.name} does not exist yet")
+    return []
+  rows, broken = [], 0
+  for line in path.read_text().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      broken += 1
+  if broken:
+    notes.append(f"{broken} unreadable lines of {path.name} were left out")
+  return rows
+
+
+def look(run: evaluate.Run) -> Held:
+  """Reconstructs up to `MAX_CLIPS` held-out clips; keeps some and counts."""
+  total = len(run.source)
+  spread = np.linspace(0, total - 1, min(MAX_CLIPS, total))
+  part = evaluate.Picked(run.source, [round(k) for k in spread])
+  sizes = tuple(run.stage.context.get("sizes", ()))
+  per_file = max(1, SHOWN // max(1, len(part.files)))
+  counts = [np.zeros(size, np.int64) for size in sizes]
+  clips: list[tuple[int, Clip]] = []
+  taken: dict[int, int] = {}
+  batches = evaluate.predictions(
+    run.predict,
+    run.state,
+    part,
+    batch=run.config["eval"]["batch"],
+    label="reconstructing",
+  )
+  for batch in batches:
+    batch = jax.device_get(batch)
+    ids = batch["ids"][batch["valid"]].reshape(-1, batch["ids"].shape[-1])
+    for k, size in enumerate(sizes):
+      counts[k] += np.bincount(ids[:, k], minlength=size)
+    for row in np.flatnonzero(batch["valid"]):
+      file = int(batch["file"][row])
+      if taken.get(file, 0) < per_file and len(clips) < MAX_SHOWN:
+        taken[file] = taken.get(file, 0) + 1
+        name = pathlib.PurePath(str(part.files[file])).name
+        clips.append((file, _clip(batch, row, name, run.config["eval"])))
+  clips.sort(key=lambda pair: pair[0])
+  return Held(
+    run.step, tuple(clip for _, clip in clips), tuple(counts), len(part)
+  )
+
+
+def _clip(
+  batch: dict[str, np.ndarray], row: int, name: str, settings: dict[str, Any]
+) -> Clip:
+  video, recon = (batch[k][row : row + 1] for k in ("video", "recon"))
+  floor = float("nan")
+  if "box_means" in settings["metrics"]:
+    causal = settings["metrics"]["box_means"].get("causal", True)
+    means = box_means.box_means(video, batch["ids"].shape[1:4], causal)
+    floor = float(averages.psnr_per_frame(video, means).mean())
+  return Clip(
+    name,
+    pictures.to_uint8(video[0]),
+    pictures.to_uint8(recon[0]),
+    float(averages.psnr_per_frame(video, recon).mean()),
+    floor,
+  )
+
+
+def last(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+  """The last row, or {}."""
+  return rows[-1] if rows else {}

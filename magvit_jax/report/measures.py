@@ -1,0 +1,171 @@
+"""Sections of numbers: the table of metrics with the floor, and the curves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from magvit_jax.report import curves
+from magvit_jax.report.gather import Workdir, last
+from magvit_jax.report.page import (
+  Number,
+  Raw,
+  Section,
+  escape,
+  number,
+  paragraph,
+  table,
+)
+
+# name: (what it is, unit, digits, whether more is better)
+METRICS = {
+  "psnr": ("mean over frames, then clips, then files", "dB", 2, True),
+  "psnr_box": (
+    "the floor: PSNR of mean colours at the token grid, unquantized",
+    "dB",
+    2,
+    True,
+  ),
+  "ssim": ("11x11 Gaussian window, averaged as psnr is", "", 4, True),
+  "usage": ("share of the vocabulary seen, per factor", "", 4, True),
+  "perplexity": ("effective number of ids, per factor", "", 1, True),
+  "bits_per_pixel": ("ids at fixed length", "", 4, False),
+  "bits_used_per_pixel": (
+    "entropy of single ids: what an ideal coder needs",
+    "",
+    4,
+    False,
+  ),
+}
+NOT_CURVES = ("step", "kind", "data_share")
+IF_NOT_ZERO = ("bad", "skipped")
+
+
+def results(run: Workdir) -> Section:
+  """Headline figures and the table of metrics with the floor."""
+  columns = _columns(run)
+  if not columns:
+    return Section(
+      "Results",
+      paragraph(
+        "Nothing is measured yet. The loop measures every eval.every steps; "
+        "python -m magvit_jax evaluate measures the newest checkpoint.",
+        "soft",
+      ),
+    )
+  title, main = next(iter(columns.items()))
+  names = list(dict.fromkeys(k for c in columns.values() for k in c))
+  rows = [
+    [Raw(f"<b>{escape(name)}</b>")]
+    + [_value(name, column.get(name)) for column in columns.values()]
+    + [METRICS.get(name, ("",))[0]]
+    for name in names
+  ]
+  return Section(
+    "Results",
+    paragraph(f"Held-out clips; {title}.", "soft")
+    + _cards(main)
+    + table(["metric", *columns, "what it is"], rows),
+  )
+
+
+def _columns(run: Workdir) -> dict[str, dict[str, float]]:
+  """Metrics by the heading of their column, the main one first."""
+  columns = {}
+  evals = [_metrics_of(row) for row in run.of("eval")]
+  if evals:
+    columns[f"step {last(run.of('eval')).get('step', '?')}"] = evals[-1]
+  if len(evals) > 1:
+    columns["best in training"] = {
+      name: (max if METRICS.get(name, ("", "", 0, True))[3] else min)(
+        row[name] for row in evals if name in row
+      )
+      for name in evals[-1]
+    }
+  for file, content in run.evaluations.items():
+    columns[f"{file}, step {content['step']}"] = content["metrics"]
+  return columns
+
+
+def _metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
+  return {
+    key.removeprefix("eval_"): value
+    for key, value in row.items()
+    if key.startswith("eval_") and isinstance(value, (int, float))
+  }
+
+
+def _value(name: str, value: float | None) -> Number:
+  _, unit, digits, _ = METRICS.get(name, ("", "", 4, True))
+  return Number("–") if value is None else number(value, digits, unit)
+
+
+def _cards(metrics: Mapping[str, float]) -> str:
+  cards = [
+    (name, label, unit, digits, "")
+    for name, label, unit, digits in (
+      ("psnr", "PSNR", "dB", 2),
+      ("psnr_box", "floor: box means", "dB", 2),
+      ("ssim", "SSIM", "", 3),
+      ("bits_per_pixel", "bits per pixel", "", 4),
+      ("usage", "codebook usage", "", 3),
+    )
+  ]
+  shown = dict(metrics)
+  if "psnr" in metrics and "psnr_box" in metrics:
+    shown["margin"] = metrics["psnr"] - metrics["psnr_box"]
+    style = "good" if shown["margin"] > 0 else "bad"
+    cards.insert(2, ("margin", "above the floor", "dB", 2, style))
+  html = ""
+  for name, label, unit, digits, style in cards:
+    if name in shown:
+      sign = "+" if name == "margin" and shown[name] > 0 else ""
+      html += (
+        f'<div><b class="{style}">{sign}{shown[name]:.{digits}f} '
+        f"<small>{unit}</small></b><span>{label}</span></div>"
+      )
+  return f'<div class="cards">{html}</div>'
+
+
+def training(run: Workdir) -> Section | None:
+  """Curves of training and of the evaluations during it."""
+  train, evals = run.of("train"), run.of("eval")
+  keys = [
+    key
+    for key in dict.fromkeys(k for row in train for k in row)
+    if key not in NOT_CURVES and not key.startswith("seconds_")
+    if key not in IF_NOT_ZERO or any(row.get(key) for row in train)
+  ]
+  loss = [k for k in keys if k == "loss" or k.endswith("_loss")]
+  terms = [k for k in keys if k.startswith(("loss_", "g_", "d_"))]
+  rest = [k for k in keys if k not in loss + terms]
+  plots = [
+    curves.plot(
+      "PSNR on held-out clips",
+      "dB",
+      [
+        curves.series(evals, "eval_psnr", "reconstruction"),
+        curves.series(evals, "eval_psnr_box", "box means (floor)", dashed=True),
+      ],
+    ),
+    curves.plot("Loss", "", [curves.series(train, k) for k in loss]),
+    curves.plot("Terms of the loss", "", _series(train, terms)),
+  ]
+  plots += [
+    curves.plot(key.replace("_", " "), "", [curves.series(train, key)])
+    for key in rest
+  ]
+  plots += [
+    curves.plot(f"{name} on held-out clips", "", [curves.series(evals, key)])
+    for key, name in (
+      ("eval_ssim", "SSIM"),
+      ("eval_perplexity", "Perplexity"),
+      ("eval_usage", "Codebook usage"),
+    )
+  ]
+  figures = "".join(f"<figure>{plot}</figure>" for plot in plots if plot)
+  if not figures:
+    return None
+  return Section("Training", f'<div class="plots">{figures}</div>')
+
+
+def _series(rows: Sequence[Mapping], keys: Sequence[str]) -> list[curves.Curve]:
+  return [curves.series(rows, key) for key in keys]

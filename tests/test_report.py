@@ -1,0 +1,164 @@
+"""The report: complete, self-contained, and there when parts are missing."""
+
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+import toy_run
+from PIL import Image
+
+from magvit_jax import report
+from magvit_jax.cli import report as verb
+from magvit_jax.report import curves, page, pictures, sections
+
+VOID = ("meta", "img", "br", "path", "rect")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  toy_run.patch(monkeypatch)
+  return toy_run.write(tmp_path / "my <run>")
+
+
+class Checker(html.parser.HTMLParser):
+  """Collects addresses and headings; asserts that tags close in order."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.stack, self.links, self.titles = [], [], []
+    self.feed(text)
+    assert not self.stack
+
+  def handle_starttag(self, tag, attrs):
+    self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
+    if tag not in VOID:
+      self.stack.append(tag)
+
+  def handle_endtag(self, tag):
+    if tag not in VOID:
+      assert self.stack.pop() == tag
+
+  def handle_data(self, data):
+    if self.stack and self.stack[-1] == "h2":
+      self.titles.append(data)
+
+
+def test_whole_report(run):
+  (run / "DONE").write_text("step 400\n")
+  text = report.write(run).read_text()
+  found = Checker(text)
+  assert found.titles == [
+    "Results",
+    "Training",
+    "Reconstructions",
+    "In motion",
+    "Tokens",
+    "Split",
+    "Where the time went",
+    "Configuration",
+  ]
+  assert len(sections.SECTIONS) == len(found.titles)
+  assert ">done<" in text
+  assert "23.00 <small>dB" in text and "+3.50 <small>dB" in text  # the margin
+  assert "6.0 minutes in all" in text  # both starts of the run
+  assert text.count("data:image/webp") == 5  # a film for each class
+
+
+def test_nothing_is_fetched(run):
+  text = report.write(run).read_text()
+  assert all(link.startswith(("data:", "#")) for link in Checker(text).links)
+  assert "<script" not in text and "@import" not in text
+  assert not re.search(r"url\((?!#)", text)
+
+
+def test_names_are_escaped(run):
+  text = report.write(run).read_text()
+  assert "my &lt;run&gt;" in text and "<run>" not in text
+  assert "lfq&lt;b&gt;" in text and "lfq<b>" not in text
+
+
+def test_svg_ids_are_unique(run):
+  text = report.write(run).read_text()
+  clips = re.findall(r'<clipPath id="([^"]+)"', text)
+  assert clips and len(clips) == len(set(clips))
+
+
+def test_a_run_that_has_only_begun(tmp_path, monkeypatch):
+  toy_run.patch(monkeypatch)
+  folder = toy_run.write(tmp_path / "run", checkpoints=())
+  (folder / "metrics.jsonl").unlink()
+  text = report.write(folder).read_text()
+  assert Checker(text).titles == ["Results", "Configuration"]
+  assert "holds no checkpoint yet" in text and "Nothing is measured yet" in text
+
+
+def test_half_a_line_of_metrics(run):
+  with (run / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 40')
+  assert "1 unreadable line" in report.write(run).read_text()
+
+
+def test_not_a_workdir(tmp_path):
+  with pytest.raises(FileNotFoundError, match="config.json"):
+    report.write(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_verb_prints_the_path(run, capsys):
+  assert verb.main([f"--workdir={run}"]) == 0
+  assert f"{run / 'report.html'}" in capsys.readouterr().out
+  assert [p.name for p in run.glob("*.html")] == ["report.html"]
+
+
+def test_error_map_is_amplified():
+  video = np.full((1, 2, 2, 3), 100, np.uint8)
+  recon = video.copy()
+  recon[0, 0, 0] = 110
+  recon[0, 1, 1] = 200
+  errors = pictures.error_map(video, recon)[0, ..., 0]
+  assert errors.tolist() == [[40, 0], [0, 255]]
+
+
+def test_strip_holds_the_frames_themselves():
+  video = np.random.default_rng(0).integers(0, 256, (17, 8, 6, 3), np.uint8)
+  sheet = np.asarray(Image.open(io.BytesIO(pictures.row(video))))
+  assert sheet.shape == (8, 9 * (6 + pictures.GAP) - pictures.GAP, 4)
+  np.testing.assert_array_equal(sheet[:, :6, :3], video[0])
+  np.testing.assert_array_equal(sheet[:, -6:, :3], video[-1])
+
+
+def test_film_is_lossless_and_loops():
+  video = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), np.uint8)
+  film = Image.open(io.BytesIO(pictures.animation(video, 255 - video)))
+  assert film.n_frames == 3 and film.info["loop"] == 0
+  film.seek(2)
+  frame = np.asarray(film.convert("RGB"))
+  np.testing.assert_array_equal(frame[:, :6], video[2])
+  np.testing.assert_array_equal(frame[:, -6:], 255 - video[2])
+
+
+def test_large_frames_are_shrunk():
+  video = np.zeros((1, 300, 600, 3), np.uint8)
+  size = Image.open(io.BytesIO(pictures.row(video))).size
+  assert size == (pictures.MAX_TILE, pictures.MAX_TILE // 2)
+
+
+def test_smooth_keeps_constants_and_length():
+  values = np.full(200, 3.0)
+  np.testing.assert_allclose(curves.smooth(values), values)
+  noisy = np.random.default_rng(0).normal(0, 1, 1000)
+  assert curves.smooth(noisy).std() < 0.4
+
+
+def test_curves_skip_what_is_not_finite():
+  rows = [{"step": 1, "x": 2.0}, {"step": 2, "x": None}, {"step": 3}]
+  curve = curves.series(rows, "x")
+  assert curve.steps == (1,) and curve.values == (2.0,)
+  assert curves.plot("t", "", [curves.series([], "x")]) == ""
+
+
+def test_table_escapes_and_aligns():
+  text = page.table(["a", "b"], [["<i>", page.number(1234.5)], ["x", 2]])
+  assert "&lt;i&gt;" in text and "<td class=n>1,234.50</td>" in text
