@@ -204,12 +204,6 @@ def load_params(
     OSError: no such checkpoint, or none that is whole.
     MismatchError: the shapes are not those that were saved.
   """
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-  def place(x):
-    sharding = getattr(x, "sharding", None) or here
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
   found = steps(workdir)
   if not found or (step is not None and step not in found):
     what = "checkpoint" if step is None else f"checkpoint of step {step}"
@@ -217,7 +211,7 @@ def load_params(
       f"{pathlib.Path(workdir) / 'checkpoints'} holds no {what}; it holds "
       f"{found or 'none'}. Train first, or give the workdir of a run"
     )
-  wanted = {item: jax.tree.map(place, abstract)}
+  wanted = {item: _placed(abstract)}
   return _newest(pathlib.Path(workdir), wanted, say, step)[1][item]
 
 
@@ -247,7 +241,7 @@ def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
   if not jax.tree.leaves(abstract):
     return abstract
   folder = pathlib.Path(workdir).absolute() / "frozen"
-  frozen = ocp.load(folder / "arrays", abstract)
+  frozen = ocp.load(folder / "arrays", _placed(abstract))
   saved = (folder / "sha256").read_text().strip()
   if checksum.sha256(frozen) != saved:
     raise DamagedError(
@@ -361,6 +355,17 @@ def _check_shapes(
       "--config.init_from to take over what fits"
     )
   return len(saved) > len(wanted)
+
+
+def _placed(abstract: PyTree) -> PyTree:
+  """Leaves without a sharding go to the first device, wherever they were."""
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def place(x):
+    sharding = getattr(x, "sharding", None) or here
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(place, abstract)
 
 
 def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:

@@ -15,9 +15,8 @@ def bits(tree: PyTree) -> Array:
   """uint32 []: sum of all words times odd weights, modulo 2^32.
 
   Computed where the arrays live, whatever their shardings are: integers add up
-  to the same in any order.
-  One flipped bit changes a word by a power of two, and an odd weight times a
-  power of two below 2^32 is never 0 modulo 2^32.
+  to the same in any order. One flipped bit changes a word by a power of two,
+  and an odd weight times a power of two below 2^32 is never 0 modulo 2^32.
   """
   total = jnp.zeros((), jnp.uint32)
   for number, leaf in enumerate(jax.tree.leaves(tree)):

@@ -1,0 +1,253 @@
+"""Checkpoints: what comes back, what is passed over, what is refused."""
+
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from magvit_jax import checkpoint, checksum
+from magvit_jax.stages import TrainState
+
+# Orbax leaves coroutines behind when a read fails.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def make_state(step, width=64):
+  """Values depend on the step; random, so that they do not compress."""
+  noise = jax.random.normal(jax.random.key(step), (width, width))
+  params = {"net": {"kernel": noise, "half": noise[0].astype(jnp.bfloat16)}}
+  return TrainState(
+    step=jnp.asarray(step, jnp.int32),
+    params=params,
+    opt=({"mu": noise + 1}, ()),
+    ema={"net": {"kernel": noise - 1, "half": noise[1].astype(jnp.bfloat16)}},
+    frozen={},
+    extra={"bad": jnp.zeros((), jnp.int32)},
+  )
+
+
+def abstract(width=64):
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+    make_state(0, width),
+  )
+
+
+def save(folder, steps, **options):
+  saver = checkpoint.Checkpointer(folder, **{"every": 1, "keep": 9, **options})
+  for step in steps:
+    saver.save(step, make_state(step))
+  saver.close()
+
+
+def restore(folder):
+  said = []
+  saver = checkpoint.Checkpointer(folder, every=1, say=said.append)
+  try:
+    return saver.restore(abstract()), said
+  finally:
+    saver.close()
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+
+
+def largest(folder):
+  files = [p for p in folder.rglob("*") if p.is_file()]
+  return max(files, key=lambda p: p.stat().st_size)
+
+
+def flip_byte(folder):
+  path = largest(folder / "params")
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0x10
+  path.write_bytes(data)
+
+
+def cut_short(folder):
+  path = largest(folder / "opt")
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(folder):
+  for path in sorted(folder.rglob("*"), reverse=True):
+    path.unlink() if path.is_file() else path.rmdir()
+
+
+def lose_item(folder):
+  empty(folder / "ema")
+  (folder / "ema").rmdir()
+
+
+def test_round_trip_with_containers_and_types(tmp_path):
+  save(tmp_path, [3])
+  (step, state), said = restore(tmp_path)
+  assert step == 3 and not said
+  same(state, make_state(3))
+
+
+def test_nothing_saved_is_none(tmp_path):
+  assert restore(tmp_path) == (None, [])
+
+
+def test_saving_goes_on_while_the_state_is_donated(tmp_path):
+  saver = checkpoint.Checkpointer(tmp_path, every=1, keep=9)
+  ruin = jax.jit(lambda s: jax.tree.map(jnp.zeros_like, s), donate_argnums=0)
+  for step in range(1, 5):
+    state = make_state(step, 512)
+    saver.save(step, state)
+    jax.block_until_ready(ruin(state))
+  saver.close()
+  for step in range(1, 5):
+    loaded = checkpoint.load_params(
+      tmp_path, abstract(512).params, "params", step
+    )
+    same(loaded, make_state(step, 512).params)
+
+
+@pytest.mark.parametrize("damage", [flip_byte, cut_short, empty, lose_item])
+def test_a_damaged_newest_falls_back_and_says_so(tmp_path, damage):
+  save(tmp_path, [1, 2, 3])
+  damage(tmp_path / "checkpoints" / "3")
+  (step, state), said = restore(tmp_path)
+  assert step == 2
+  same(state, make_state(2))
+  assert "checkpoints/3 is damaged" in said[0]
+  assert "restored step 2" in said[-1]
+  assert (tmp_path / "damaged" / "3").is_dir()
+  save(tmp_path, [3])
+  assert restore(tmp_path)[0][0] == 3
+
+
+def test_none_whole_is_an_error_and_nothing_moves(tmp_path):
+  save(tmp_path, [1, 2])
+  for step in (1, 2):
+    cut_short(tmp_path / "checkpoints" / str(step))
+  with pytest.raises(OSError, match=r"none of the checkpoints.*\[2, 1\]"):
+    restore(tmp_path)
+  assert checkpoint.steps(tmp_path) == [1, 2]
+
+
+def test_another_network_is_named_and_not_taken_for_damage(tmp_path):
+  save(tmp_path, [1, 2])
+  saver = checkpoint.Checkpointer(tmp_path, every=1)
+  words = r"net/kernel: saved \(64, 64\), wanted \(8, 8\)"
+  with pytest.raises(checkpoint.MismatchError, match=words):
+    saver.restore(abstract(8))
+  saver.close()
+
+
+def test_load_params_reads_one_item_or_a_part_of_it(tmp_path):
+  save(tmp_path, [1, 2])
+  shapes = jax.eval_shape(lambda: make_state(0)).ema
+  same(checkpoint.load_params(tmp_path, shapes), make_state(2).ema)
+  same(checkpoint.load_params(tmp_path, shapes, step=1), make_state(1).ema)
+  part = {"net": {"kernel": shapes["net"]["kernel"]}}
+  kernel = checkpoint.load_params(tmp_path, part)["net"]["kernel"]
+  np.testing.assert_array_equal(kernel, make_state(2).ema["net"]["kernel"])
+
+
+def test_load_params_is_not_stopped_by_a_damaged_other_item(tmp_path):
+  save(tmp_path, [1, 2])
+  flip_byte(tmp_path / "checkpoints" / "2")
+  shapes = jax.eval_shape(lambda: make_state(0)).ema
+  same(checkpoint.load_params(tmp_path, shapes), make_state(2).ema)
+
+
+def test_load_params_says_what_there_is(tmp_path):
+  with pytest.raises(OSError, match="it holds none"):
+    checkpoint.load_params(tmp_path, {})
+  save(tmp_path, [4])
+  with pytest.raises(OSError, match=r"no checkpoint of step 5.*\[4\]"):
+    checkpoint.load_params(tmp_path, {}, step=5)
+
+
+def test_only_due_forced_and_best_steps_are_saved(tmp_path):
+  saver = checkpoint.Checkpointer(
+    tmp_path, every=5, keep=1, best="score", best_mode="min"
+  )
+  saved = [
+    saver.save(1, make_state(1), {"score": 3.0}),
+    saver.save(2, make_state(2), {"score": 4.0}),
+    saver.save(3, make_state(3), {"score": float("nan")}),
+    saver.save(4, make_state(4)),
+    saver.save(5, make_state(5)),
+    saver.save(6, make_state(6), force=True),
+    saver.save(6, make_state(6), force=True),
+  ]
+  saver.close()
+  assert saved == [True, False, False, False, True, True, False]
+  assert checkpoint.steps(tmp_path) == [1, 6]
+
+
+@pytest.mark.parametrize(
+  "options, words",
+  [(dict(keep=0), "keep is 0"), (dict(best_mode="low"), "'max' or 'min'")],
+)
+def test_wrong_options(tmp_path, options, words):
+  with pytest.raises(ValueError, match=words):
+    checkpoint.Checkpointer(tmp_path, every=1, **options)
+
+
+def test_frozen_is_saved_once_and_checked(tmp_path):
+  frozen = {"vgg": jnp.arange(3000.0)}
+  shapes = jax.eval_shape(lambda: frozen)
+  checkpoint.save_frozen(tmp_path, {})
+  assert not (tmp_path / "frozen").exists()
+  checkpoint.save_frozen(tmp_path, frozen)
+  checkpoint.save_frozen(tmp_path, {"vgg": jnp.zeros(3000)})
+  same(checkpoint.restore_frozen(tmp_path, shapes), frozen)
+  (tmp_path / "frozen" / "sha256").write_text("0" * 64)
+  with pytest.raises(checkpoint.DamagedError, match="frozen"):
+    checkpoint.restore_frozen(tmp_path, shapes)
+
+
+@pytest.mark.parametrize(
+  "dtype", ["float32", "bfloat16", "int32", "uint8", "bool"]
+)
+def test_checksum_sees_one_changed_value_and_swapped_ones(dtype):
+  tree = {"a": jnp.arange(24).reshape(4, 6).astype(dtype), "b": jnp.ones(3)}
+  before = checksum.bits(tree)
+  changed = {**tree, "a": tree["a"].at[2, 1].set(jnp.zeros((), dtype))}
+  assert checksum.bits(changed) != before
+  swapped = {**tree, "a": tree["a"].at[0, :2].set(tree["a"][0, 1::-1])}
+  assert checksum.bits(swapped) != before
+
+
+def test_a_full_disk_is_an_os_error_and_keeps_the_last_whole(tmp_path):
+  # The limit holds for good in a process, and pytest writes files too.
+  code = f"""
+    import resource, signal, sys
+    sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+    from test_checkpoint import checkpoint, make_state
+    saver = checkpoint.Checkpointer({str(tmp_path)!r}, every=1)
+    saver.save(1, make_state(1))
+    saver.wait()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({2**20}, {2**20}))
+    try:
+      saver.save(2, make_state(2, 1024))
+      saver.wait()
+    except OSError as error:
+      print("OSError:", error)
+  """
+  out = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(code)],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  ).stdout
+  assert "OSError: the checkpoint of step 2 could not be written" in out
+  (step, state), _ = restore(tmp_path)
+  assert step == 1
+  same(state, make_state(1))
