@@ -47,6 +47,24 @@ def test_frames_come_in_order_from_any_start(tmp_path, extension):
   np.testing.assert_array_equal(clip, whole[17:30:3])
 
 
+@pytest.mark.parametrize("extension", ["mp4", "mkv"])
+def test_seeking_finds_every_frame_among_reordered_ones(tmp_path, extension):
+  path = tmp_path / f"a.{extension}"
+  fixtures_video.write(path, ramp(), gop=7)
+  whole = video_io.read_all(path)
+  for start in range(39):
+    clip = video_io.read_clip(path, start, 2)
+    np.testing.assert_array_equal(clip, whole[start : start + 2])
+
+
+def test_a_seek_that_lands_too_late_is_repeated(tmp_path, monkeypatch):
+  path = tmp_path / "a.mp4"
+  fixtures_video.write(path, ramp(), gop=7)
+  wanted = video_io.read_clip(path, 10, 2)
+  monkeypatch.setattr(video_io, "_SEEKS", (-0.6, None))
+  np.testing.assert_array_equal(video_io.read_clip(path, 10, 2), wanted)
+
+
 def test_gif_holds_all_frames(tmp_path):
   video = ramp(6)
   video_write.write_video(tmp_path / "a.gif", video, 10)
@@ -223,11 +241,12 @@ def test_fractional_rates_are_kept(tmp_path):
 
 def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
   def broken():
-    yield ramp(1)[0]
+    yield from ramp(9)
+    assert list(tmp_path.iterdir())
     raise RuntimeError("stop")
 
   with pytest.raises(RuntimeError, match="stop"):
-    video_write.write_video(tmp_path / "a.mp4", broken(), 25)
+    video_write.write_video(tmp_path / "a.avi", broken(), 25)
   with pytest.raises(ValueError, match="no frames"):
     video_write.write_video(tmp_path / "a.mp4", [], 25)
   with pytest.raises(ValueError, match="float64"):
