@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
   try:
     module = importlib.import_module(f"magvit_jax.cli.{verb}")
     return module.main(rest)
+  except KeyboardInterrupt:
+    return 130
   except USER_ERRORS as error:
     if debug:
       raise

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from magvit_jax import checksum
@@ -147,6 +148,7 @@ class Checkpointer:
         target.parent.mkdir(exist_ok=True)
         (self.workdir / "checkpoints" / str(bad)).rename(target)
     if broken:
+      _barrier("damaged checkpoints moved")
       self.say(f"restored step {step}; damaged ones are in {target.parent}")
       self._manager.reload()
     state = abstract._replace(step=items.pop("step"), **items)
@@ -225,7 +227,9 @@ def stored(workdir: str | pathlib.Path, step: int, item: str) -> dict[str, Any]:
 def save_frozen(workdir: str | pathlib.Path, frozen: PyTree) -> None:
   """Writes `frozen` once, with its hash; an empty tree writes nothing."""
   folder = pathlib.Path(workdir).absolute() / "frozen"
-  if folder.exists() or not jax.tree.leaves(frozen):
+  there = folder.exists()
+  _barrier("frozen arrays looked for")
+  if there or not jax.tree.leaves(frozen):
     return
   ocp.save(folder / "arrays", frozen)
   if jax.process_index() == 0:
@@ -270,6 +274,11 @@ class _Writing:
       "Earlier checkpoints are untouched: free some space and run the same "
       "command again"
     ) from error
+
+
+def _barrier(name: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:

@@ -11,8 +11,7 @@ import contextlib
 import itertools
 import pathlib
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
+from magvit_jax import clock, registry, sharding, signals, warmstart
 from magvit_jax import evaluate as evaluation
-from magvit_jax import registry, sharding, signals, warmstart
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
@@ -93,32 +92,7 @@ def run(
   with contextlib.ExitStack() as stack:
     loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
     loop.start({} if frozen is None else frozen)
-    return loop.train(stack.enter_context(signals.Stop(loop.say)))
-
-
-class _Clock:
-  """Wall seconds by what they were spent on."""
-
-  def __init__(self):
-    self.seconds = dict.fromkeys(
-      ("compile", "data", "step", "eval", "checkpoint"), 0.0
-    )
-
-  @contextlib.contextmanager
-  def __call__(self, part: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    try:
-      yield
-    finally:
-      self.seconds[part] += time.perf_counter() - begin
-
-
-class _Window(NamedTuple):
-  """Where the clock stood at the last log row."""
-
-  step: int
-  wall: float
-  data: float
+    return loop.train(stack.enter_context(signals.Stop()))
 
 
 class _Loop:
@@ -127,7 +101,7 @@ class _Loop:
   def __init__(self, cfg, workdir, mesh, parts, stack):
     self.cfg, self.workdir, self.mesh, self.parts = cfg, workdir, mesh, parts
     self.stack = stack
-    self.clock = _Clock()
+    self.clock = clock.Clock()
     self.writer: writers.Writer | None = None
     self.key = jax.random.key(cfg.seed)
     self.skipped = 0
@@ -176,11 +150,13 @@ class _Loop:
     with self.clock("compile"):
       self.advance = _compile(self.parts.stage, self.state, batch, self.key)
       self.predict = jax.jit(self.parts.stage.programs["predict"])
-    self.window = _Window(self.step, time.perf_counter(), self._data_seconds())
 
   def train(self, stop: signals.Stop) -> dict[str, Any]:
     """Steps to the end or to a signal; returns what `run` does."""
     cfg, results = self.cfg, {}
+    if self.step and self._lacks_evaluation():
+      results = self._evaluate()
+    self.clock.restart(self.step)
     while self.step < cfg.steps:
       self._one_step()
       last = self.step == cfg.steps
@@ -193,7 +169,6 @@ class _Loop:
         self._save(results or None, force=last or stopping)
       if stopping:
         return self._stopped(stop.signal)
-    results = results or self._evaluate()
     with self.clock("checkpoint"):
       self.saver.wait()
     self._write_time()
@@ -226,19 +201,9 @@ class _Loop:
       self.bad_names.clear()
 
   def _log(self, step: int, values: dict[str, float]) -> None:
-    now, data = time.perf_counter(), self._data_seconds()
-    steps = max(step - self.window.step, 1)
-    wall = max(now - self.window.wall, 1e-9)
-    waited = data - self.window.data
-    rate = steps * self.cfg.batch / wall
-    self.window = _Window(step, now, data)
-    values |= {
-      "examples_per_second": rate,
-      "data_share": waited / wall,
-      "seconds_data": waited / steps,
-      "seconds_step": wall / steps,
-      "skipped": self.skipped,
-    }
+    speed = self.clock.speed(step, self.cfg.batch)
+    values |= {**speed, "skipped": self.skipped}
+    rate = speed["examples_per_second"]
     self.writer.write(step, "train", values)
     self.writer.progress(step, values.get("loss", float("nan")), rate)
 
@@ -270,8 +235,14 @@ class _Loop:
         f"{', '.join(names)} ({self.skipped} so far)"
       )
 
+  def _lacks_evaluation(self) -> bool:
+    """A stop saves before it evaluates, and DONE may not have been written."""
+    last = self.step == self.cfg.steps
+    due = _due(self.step, self.cfg.eval.every)
+    return last or (due and not self.writer.had(self.step, "eval"))
+
   def _evaluate(self) -> dict[str, float]:
-    with self.clock("eval"), self._outside_window():
+    with self.clock("eval"):
       results = evaluation.evaluate(
         self.predict,
         self.state,
@@ -283,13 +254,14 @@ class _Loop:
         progress=False,
       )
     results = {f"eval_{name}": value for name, value in results.items()}
-    self.writer.write(self.step, "eval", results)
+    if not self.writer.had(self.step, "eval"):
+      self.writer.write(self.step, "eval", results)
     shown = ", ".join(f"{k[5:]} {v:.4g}" for k, v in results.items())
     self.say(f"step {self.step} on held-out clips: {shown}")
     return results
 
   def _save(self, metrics: dict[str, float] | None, force: bool) -> None:
-    with self.clock("checkpoint"), self._outside_window():
+    with self.clock("checkpoint"):
       self.saver.save(self.step, self.state, metrics, force=force)
 
   def _stopped(self, signal: int) -> dict[str, Any]:
@@ -306,17 +278,6 @@ class _Loop:
   def _write_time(self) -> None:
     seconds = {f"seconds_{k}": v for k, v in self.clock.seconds.items()}
     self.writer.write(self.step, "time", seconds)
-
-  @contextlib.contextmanager
-  def _outside_window(self) -> Iterator[None]:
-    """Keeps evaluation and saving out of the examples per second."""
-    begin = time.perf_counter()
-    yield
-    spent = time.perf_counter() - begin
-    self.window = self.window._replace(wall=self.window.wall + spent)
-
-  def _data_seconds(self) -> float:
-    return self.clock.seconds["data"]
 
   def _open(self, step: int) -> dict[str, Any]:
     """Starts the stream at a step and returns its first batch, unconsumed."""

@@ -1,8 +1,8 @@
 """SIGTERM and ctrl-C as a request to stop that the loop reads at each step."""
 
+import os
 import signal as signals
 import threading
-from collections.abc import Callable
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,8 +23,7 @@ class Stop:
   same step.
   """
 
-  def __init__(self, say: Callable[[str], None] = print):
-    self.say = say
+  def __init__(self):
     self.signal = 0
     self.before: dict[int, object] = {}
 
@@ -48,10 +47,12 @@ class Stop:
     del frame
     self.signal = number
     self._restore()
-    self.say(
-      f"{name(number)}: stopping after this step and saving (once more quits "
-      "at once)"
+    text = (
+      f"\n{name(number)}: stopping after this step and saving (once more quits "
+      "at once)\n"
     )
+    # A handler may interrupt a print, and prints are not re-entrant.
+    os.write(2, text.encode())
 
   def _restore(self) -> None:
     for number, handler in self.before.items():

@@ -5,6 +5,7 @@ metrics.jsonl has one JSON object per line: `step`, `kind` ('train', 'eval' or
 process 0 writes and speaks.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -32,10 +33,11 @@ class Writer:
 
   def __init__(self, workdir: str | pathlib.Path, *, steps: int, start: int):
     self.active = jax.process_index() == 0
-    if not self.active:
-      return
     folder = pathlib.Path(workdir)
     path = folder / "metrics.jsonl"
+    self.kept = {(row["step"], row["kind"]) for row in read(path, start)}
+    if not self.active:
+      return
     truncate(path, start)
     self.file = path.open("a", encoding="utf-8")
     self.events = tensorboardX.SummaryWriter(
@@ -52,6 +54,10 @@ class Writer:
       dynamic_ncols=True,
       disable=not self.terminal,
     )
+
+  def had(self, step: int, kind: str) -> bool:
+    """Whether a row of that kind was written before this session."""
+    return (step, kind) in self.kept
 
   def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
     """Adds a row, on disk at once, and its TensorBoard scalars."""
@@ -98,20 +104,24 @@ class Writer:
     return f", {tqdm.tqdm.format_interval(seconds)} left"
 
 
+def read(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
+  """Rows up to `step`, without a last line that a crash cut short."""
+  if not path.exists():
+    return []
+  rows = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    with contextlib.suppress(json.JSONDecodeError):
+      rows.append(json.loads(line))
+  return [row for row in rows if row["step"] <= step]
+
+
 def truncate(path: pathlib.Path, step: int) -> None:
   """Drops rows after `step`, and a last line that a crash cut short."""
   if not path.exists():
     return
-  rows = []
-  for line in path.read_text(encoding="utf-8").splitlines():
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError:
-      continue
-    if row["step"] <= step:
-      rows.append(line + "\n")
+  lines = [json.dumps(row) + "\n" for row in read(path, step)]
   whole = path.with_suffix(".tmp")
-  whole.write_text("".join(rows), encoding="utf-8")
+  whole.write_text("".join(lines), encoding="utf-8")
   os.replace(whole, path)
 
 

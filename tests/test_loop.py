@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -69,7 +70,11 @@ def toy_stage(steps, nan_from=10**6, width=3):
     new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
     bad = jnp.where(good, 0, state.extra["bad"] + 1)
     state = TrainState(state.step + 1, *new, state.frozen, {"bad": bad})
-    return state, {"loss": loss, "loss_l2": loss, "lr": jnp.ones(())}
+    return state, {
+      "loss": loss,
+      "loss_l2": loss,
+      "draw": jax.random.uniform(key),
+    }
 
   def predict(state, batch):
     recon = jnp.clip(apply(state.ema, batch["video"]), -1.0, 1.0)
@@ -147,6 +152,7 @@ def test_whole_run_leaves_what_readers_expect(whole):
   assert [r["step"] for r in rows(folder, "train")] == [1, 2, 3, 4, 5, 6]
   assert [r["step"] for r in rows(folder, "eval")] == [3, 6]
   assert rows(folder, "eval")[-1]["eval_psnr"] == result["eval_psnr"]
+  assert len({r["draw"] for r in rows(folder, "train")}) == 6
   needed = {"loss", "examples_per_second", "data_share", "seconds_step"}
   assert needed <= rows(folder, "train")[0].keys()
   assert "seconds_compile" in rows(folder, "time")[0]
@@ -171,8 +177,19 @@ def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run(
     here, there = final(tmp_path, item), final(whole[0], item)
     jax.tree.map(np.testing.assert_array_equal, here, there)
   assert [r["step"] for r in rows(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
-  losses = [r["loss"] for r in rows(tmp_path, "train")]
-  assert losses == [r["loss"] for r in rows(whole[0], "train")]
+  for name in ("loss", "draw"):
+    values = [r[name] for r in rows(tmp_path, "train")]
+    assert values == [r[name] for r in rows(whole[0], "train")]
+  assert rows(tmp_path, "eval") == rows(whole[0], "eval")
+
+
+def test_a_run_killed_before_done_is_evaluated_and_done(whole, tmp_path):
+  folder = tmp_path / "copy"
+  shutil.copytree(whole[0], folder)
+  (folder / "DONE").unlink()
+  assert train(folder)["eval_psnr"] == whole[1]["eval_psnr"]
+  assert (folder / "DONE").exists()
+  assert rows(folder, "eval") == rows(whole[0], "eval")
 
 
 def test_another_seed_gives_another_run(whole, tmp_path):
@@ -205,7 +222,7 @@ def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
     train(tmp_path, steps=20, stage=dict(nan_from=5))
   text = str(error.value)
   assert "step 8: 3 steps in a row" in text
-  assert "loss, loss_l2" in text and "lr" not in text.split("(")[1][:20]
+  assert "loss, loss_l2" in text and "draw" not in text
   assert "The last checkpoint is step 6" in text
   assert not (tmp_path / "DONE").exists()
   bad = [r for r in rows(tmp_path, "train") if r["loss"] is None]
@@ -290,12 +307,11 @@ def test_wrong_values_stop_before_the_workdir_is_touched(
   assert not (tmp_path / "w").exists()
 
 
-def test_second_signal_quits():
-  said = []
+def test_second_signal_quits(capfd):
   with pytest.raises(KeyboardInterrupt):
-    with signals.Stop(said.append) as stop:
+    with signals.Stop() as stop:
       os.kill(os.getpid(), signal.SIGINT)
-      assert stop.requested(1) and "SIGINT" in said[0]
+      assert stop.requested(1) and "SIGINT: stopping" in capfd.readouterr().err
       os.kill(os.getpid(), signal.SIGINT)
 
 
