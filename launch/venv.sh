@@ -27,11 +27,11 @@ pip_install() {
       /^ *Downloading|^ *Using cached/ {
         n++
         if (tty) printf "\r  downloaded %d packages ", n
-        else if (n % 20 == 0) printf "  downloaded %d packages\n", n
+        else if (n % 20 == 0) printf "  downloaded %d packages so far\n", n
         fflush()
       }
-      /^Installing collected/ {
-        printf (tty ? "\r" : ""); print "  unpacking                     "
+      /^Installing collected/ && n > 3 {
+        printf "%s  downloaded %d packages, unpacking\n", tty ? "\r" : "", n
         fflush()
       }' || {
     echo "error: pip failed; the end of $log:" >&2
