@@ -22,6 +22,16 @@ def run(tmp_path, monkeypatch):
   return toy_run.write(tmp_path / "my <run>")
 
 
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+  """The report of a whole run."""
+  with pytest.MonkeyPatch.context() as patch:
+    toy_run.patch(patch)
+    folder = toy_run.write(tmp_path_factory.mktemp("runs") / "my <run>")
+    (folder / "DONE").write_text("step 400\n")
+    return report.write(folder).read_text()
+
+
 class Checker(html.parser.HTMLParser):
   """Collects addresses and headings; asserts that tags close in order."""
 
@@ -45,9 +55,7 @@ class Checker(html.parser.HTMLParser):
       self.titles.append(data)
 
 
-def test_whole_report(run):
-  (run / "DONE").write_text("step 400\n")
-  text = report.write(run).read_text()
+def test_whole_report(text):
   found = Checker(text)
   assert found.titles == [
     "Results",
@@ -66,21 +74,18 @@ def test_whole_report(run):
   assert text.count("data:image/webp") == 5  # a film for each class
 
 
-def test_nothing_is_fetched(run):
-  text = report.write(run).read_text()
+def test_nothing_is_fetched(text):
   assert all(link.startswith(("data:", "#")) for link in Checker(text).links)
   assert "<script" not in text and "@import" not in text
   assert not re.search(r"url\((?!#)", text)
 
 
-def test_names_are_escaped(run):
-  text = report.write(run).read_text()
+def test_names_are_escaped(text):
   assert "my &lt;run&gt;" in text and "<run>" not in text
   assert "lfq&lt;b&gt;" in text and "lfq<b>" not in text
 
 
-def test_svg_ids_are_unique(run):
-  text = report.write(run).read_text()
+def test_svg_ids_are_unique(text):
   clips = re.findall(r'<clipPath id="([^"]+)"', text)
   assert clips and len(clips) == len(set(clips))
 
@@ -162,3 +167,28 @@ def test_curves_skip_what_is_not_finite():
 def test_table_escapes_and_aligns():
   text = page.table(["a", "b"], [["<i>", page.number(1234.5)], ["x", 2]])
   assert "&lt;i&gt;" in text and "<td class=n>1,234.50</td>" in text
+
+
+def test_a_folder_that_moved_away(run, monkeypatch):
+  def gone(*_, **__):
+    raise FileNotFoundError("/my/videos does not exist")
+
+  monkeypatch.setattr(report.gather.evaluate, "open_run", gone)
+  text = report.write(run).read_text()
+  assert "No pictures: /my/videos does not exist" in text
+  assert Checker(text).titles[:2] == ["Results", "Training"]
+
+
+def test_evaluations_have_a_column(run):
+  evaluations = ['{"step": 7, "metrics": {"psnr": 12.5, "ssim": null}}']
+  (run / "evaluation-2.json").write_text(evaluations[0])
+  text = report.write(run).read_text()
+  assert "evaluation-2.json, step 7" in text and "12.50 dB" in text
+
+
+def test_uneven_split_is_totalled(run):
+  found = report.gather.gather(run)
+  split = {f"f{k}": {"train": 2, "eval": 1} for k in range(50)}
+  body = report.sections.facts.split(found._replace(split=split)).body
+  assert "10 more files are left out" in body
+  assert ">in all<" in body and ">100<" in body and ">50<" in body

@@ -13,6 +13,7 @@ from magvit_jax.report.page import COLOURS
 # matplotlib wants a colour; the page wants text in its own. This one stands
 # for it and is replaced in the SVG text.
 INK = "#010203"
+LARGE, SMALL = (5.2, 2.9), (3.4, 2.1)  # inches
 GRID = "#8f98a6"
 STYLE = {
   "svg.fonttype": "none",  # text stays text: small, legible, searchable
@@ -71,14 +72,20 @@ def smooth(values: np.ndarray, share: float = 0.03) -> np.ndarray:
   return (total[high] - total[low]) / (high - low)
 
 
-def plot(title: str, unit: str, curves: Sequence[Curve]) -> str:
+def plot(
+  title: str,
+  unit: str,
+  curves: Sequence[Curve],
+  size: tuple[float, float] = LARGE,
+) -> str:
   """A plot over training steps as inline SVG; '' if nothing has values."""
   curves = [c for c in curves if len(c.values)]
   if not curves:
     return ""
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
+    axes.locator_params(nbins=6 if size == LARGE else 5)
     for k, curve in enumerate(curves):
       _draw(axes, curve, COLOURS[k % len(COLOURS)])
     everything = np.concatenate([np.asarray(c.values, float) for c in curves])
@@ -114,20 +121,14 @@ def _draw(axes, curve: Curve, colour: str) -> None:
 def histogram(title: str, counts: np.ndarray) -> str:
   """Share of each id, most frequent first, against a uniform vocabulary."""
   share = np.sort(np.asarray(counts, float))[::-1]
-  share = share / max(share.sum(), 1)
-  # Two thousand points are more than the plot has columns.
+  share = 100 * share / max(share.sum(), 1)
+  # Two thousand bars are more than the plot has columns.
   rank = np.unique(np.linspace(0, len(share) - 1, 2000).astype(int))
+  edges = np.append(rank, len(share)) + 0.5
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+    figure = Figure(figsize=LARGE, layout="constrained")
     axes = figure.subplots()
-    axes.fill_between(
-      rank + 1,
-      100 * share[rank],
-      step="mid",
-      color=COLOURS[0],
-      alpha=0.75,
-      lw=0,
-    )
+    axes.stairs(share[rank], edges, fill=True, color=COLOURS[0], alpha=0.8)
     axes.axhline(100 / len(share), color=COLOURS[1], ls="--", lw=1.4)
     axes.annotate(
       "uniform",

@@ -36,8 +36,9 @@ def split(run: Workdir) -> Section | None:
   left = len(rows) - MAX_FILES
   more = f" {left} more files are left out of the table." if left > 0 else ""
   text = (
-    "What each file gives to either side; evaluation reads a fixed list of "
-    f"windows wholly inside the held-out side.{more}"
+    "Frames of each file (pictures of each class, for digits) on either side. "
+    "Evaluation reads a fixed list of windows wholly inside the held-out side."
+    f"{more}"
   )
   return Section(
     "Split",
@@ -75,8 +76,8 @@ def time(run: Workdir) -> Section | None:
     for k, v in order
   ]
   text = (
-    f"{total / 60:.1f} minutes in all. data is the time that training waited "
-    "for clips; reading ahead costs none of it."
+    f"{total / 60:.1f} minutes in all. Training waited for data during "
+    f"{_waiting(seconds):.1f} % of the time of its steps."
   )
   return Section(
     "Where the time went",
@@ -84,6 +85,11 @@ def time(run: Workdir) -> Section | None:
     + f'<div class="bar">{bar}</div>'
     + table(["part", "time", "share"], rows),
   )
+
+
+def _waiting(seconds: Mapping[str, float]) -> float:
+  data, step = seconds.get("data", 0.0), seconds.get("step", 0.0)
+  return 100 * data / max(data + step, 1e-9)
 
 
 ABOUT = ("git", "versions", "hardware")

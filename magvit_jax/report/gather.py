@@ -98,10 +98,14 @@ def gather(folder: str | pathlib.Path) -> Workdir:
   held = split = None
   try:
     run = evaluate.open_run(path)
+  except (OSError, ValueError) as error:
+    notes.append(f"No pictures: {error}")
+  else:
     split = run.source.split_report()
     held = look(run)
-  except OSError as error:
-    notes.append(f"No pictures: {error}")
+    if not held.clips:
+      notes.append("No pictures: none of the held-out clips can be read")
+      held = None
   return Workdir(
     path=path,
     config=config,

@@ -81,7 +81,9 @@ def _columns(run: Workdir) -> dict[str, dict[str, float]]:
       for name in evals[-1]
     }
   for file, content in run.evaluations.items():
-    columns[f"{file}, step {content['step']}"] = content["metrics"]
+    columns[f"{file}, step {content['step']}"] = {
+      k: v for k, v in content["metrics"].items() if v is not None
+    }
   return columns
 
 
@@ -137,7 +139,7 @@ def training(run: Workdir) -> Section | None:
   loss = [k for k in keys if k == "loss" or k.endswith("_loss")]
   terms = [k for k in keys if k.startswith(("loss_", "g_", "d_"))]
   rest = [k for k in keys if k not in loss + terms]
-  plots = [
+  large = [
     curves.plot(
       "PSNR on held-out clips",
       "dB",
@@ -146,25 +148,26 @@ def training(run: Workdir) -> Section | None:
         curves.series(evals, "eval_psnr_box", "box means (floor)", dashed=True),
       ],
     ),
-    curves.plot("Loss", "", [curves.series(train, k) for k in loss]),
+    curves.plot("Loss", "", _series(train, loss)),
     curves.plot("Terms of the loss", "", _series(train, terms)),
   ]
-  plots += [
-    curves.plot(key.replace("_", " "), "", [curves.series(train, key)])
-    for key in rest
-  ]
-  plots += [
-    curves.plot(f"{name} on held-out clips", "", [curves.series(evals, key)])
-    for key, name in (
-      ("eval_ssim", "SSIM"),
-      ("eval_perplexity", "Perplexity"),
-      ("eval_usage", "Codebook usage"),
+  small = [
+    curves.plot(title, "", [curves.series(rows, key)], curves.SMALL)
+    for rows, key, title in (
+      (evals, "eval_ssim", "SSIM on held-out clips"),
+      (evals, "eval_usage", "Codebook usage"),
+      (evals, "eval_perplexity", "Perplexity"),
+      *((train, key, key.replace("_", " ")) for key in rest),
     )
   ]
-  figures = "".join(f"<figure>{plot}</figure>" for plot in plots if plot)
-  if not figures:
+  if not any(large + small):
     return None
-  return Section("Training", f'<div class="plots">{figures}</div>')
+  return Section("Training", _grid("plots", large) + _grid("minor", small))
+
+
+def _grid(style: str, plots: Sequence[str]) -> str:
+  figures = "".join(f"<figure>{plot}</figure>" for plot in plots if plot)
+  return f'<div class="{style}">{figures}</div>' if figures else ""
 
 
 def _series(rows: Sequence[Mapping], keys: Sequence[str]) -> list[curves.Curve]:

@@ -56,8 +56,10 @@ th, td { text-align: left; padding: 6px 14px 6px 0; vertical-align: top;
 th { color: var(--soft); font-weight: 600; font-size: 13px; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
-.plots { display: grid; gap: 16px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.plots, .minor { display: grid; gap: 16px; margin-bottom: 16px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 420px), 1fr)); }
+.minor { grid-template-columns:
+  repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
 figure { margin: 0; }
 figure svg { width: 100%; height: auto; display: block; }
 .strip { display: grid; grid-template-columns: 7.5em minmax(480px, 1fr);
@@ -156,7 +158,9 @@ def _numeric(cell: object) -> bool:
 
 
 def _cell(cell: object) -> str:
-  return cell if isinstance(cell, Raw) else escape(cell)
+  if isinstance(cell, Raw):
+    return cell
+  return f"{cell:,}" if isinstance(cell, int) else escape(cell)
 
 
 def page(title: str, header: str, sections: Sequence[Section]) -> str:
