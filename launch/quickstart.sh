@@ -41,10 +41,6 @@ verb() {
 
 verb train --config=configs/tokenizer/clips.py "--workdir=$workdir" \
   ${flags[@]+"${flags[@]}"} || exit $?
-if [ ! -e "$workdir/DONE" ]; then
-  echo "stopped before the last step; the same command goes on"
-  exit 0
-fi
 if [ ! "$workdir/report.html" -nt "$workdir/DONE" ]; then
   verb evaluate "--workdir=$workdir" || exit $?
   verb report "--workdir=$workdir" || exit $?
