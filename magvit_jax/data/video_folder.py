@@ -15,15 +15,18 @@ import weakref
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from magvit_jax.data import listing, transforms, video_io
 
 BY_HASH_FROM = 20  # files
 _SEED = 20_240_101  # of the fixed list of evaluation clips
 _READERS = 8  # threads that look at files when a source is built
+_MANY = 100  # files from which that shows a progress bar
 
 # Decoded files, shared by the sources that hold them and freed with the last.
 _decoded: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
+_locks: dict[tuple, threading.Lock] = {}
 _lock = threading.Lock()
 
 
@@ -192,8 +195,13 @@ class Source:
         begin, end = (cut, total) if self.split == "eval" else (0, cut)
       return Part(path, label, total, begin, end, "", size)
 
+    quiet = None if len(paths) >= _MANY else True  # None: if on a terminal
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      return list(pool.map(look, paths))
+      looks = pool.map(look, paths)
+      bar = tqdm.tqdm(
+        looks, f"looking at {self.split} files", len(paths), disable=quiet
+      )
+      return list(bar)
 
   def _measure(self, path) -> tuple[int, int]:
     """(frames at the source's rate, bytes when decoded)."""
@@ -331,6 +339,8 @@ def _whole(path, lines, fps, least) -> np.ndarray:
   stat = path.stat()
   key = (path, stat.st_mtime_ns, stat.st_size, lines, fps, least)
   with _lock:
+    own = _locks.setdefault(key, threading.Lock())
+  with own:
     video = _decoded.get(key)
     if video is None:
       video = video_io.read_all(path, lines, fps, least=least)

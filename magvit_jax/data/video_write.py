@@ -13,6 +13,7 @@ from fractions import Fraction
 import av
 import av.filter
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 # H.264 stores chroma at half the size, which an odd picture does not divide
 # into. Such pictures keep it whole: fewer hardware players read the result,
@@ -137,6 +138,10 @@ def _stream(container, path, shape, rate, quality):
   stream = container.add_stream(codec, rate=rate)
   stream.height, stream.width = shape[:2]
   odd = shape[0] % 2 or shape[1] % 2
+  if codec in ("libx264", "libvpx-vp9"):
+    # Said aloud, or players take BT.709 for granted in large pictures.
+    stream.codec_context.colorspace = Colorspace.ITU601
+    stream.codec_context.color_range = ColorRange.MPEG
   if codec == "libx264":
     stream.pix_fmt = "yuv444p" if odd else "yuv420p"
     stream.options = {"crf": str(quality), "preset": "medium"}
