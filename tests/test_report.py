@@ -4,12 +4,13 @@ import html.parser
 import io
 import re
 
+import ml_collections
 import numpy as np
 import pytest
 import toy_run
 from PIL import Image
 
-from magvit_jax import report
+from magvit_jax import loop, report
 from magvit_jax.cli import report as verb
 from magvit_jax.report import curves, page, pictures, sections
 
@@ -103,6 +104,20 @@ def test_half_a_line_of_metrics(run):
   with (run / "metrics.jsonl").open("a") as file:
     file.write('{"step": 40')
   assert "1 unreadable line" in report.write(run).read_text()
+
+
+def test_report_of_what_the_loop_writes(tmp_path, monkeypatch):
+  toy_run.patch(monkeypatch)
+  cfg = ml_collections.ConfigDict(toy_run.CONFIG)
+  cfg.steps = 3
+  results = loop.run(cfg, tmp_path / "run")
+  text = report.write(tmp_path / "run").read_text()
+  assert len(Checker(text).titles) == len(sections.SECTIONS)
+  assert f"{results['eval_psnr']:.2f} dB" in text
+  assert "step <b>3 of 3</b>" in text and ">done<" in text
+  for part in ("compile", "data", "step", "eval", "checkpoint"):
+    assert f"</span>{part}</td>" in text
+  assert "Terms of the loss" in text
 
 
 def test_not_a_workdir(tmp_path):

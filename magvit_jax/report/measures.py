@@ -137,7 +137,10 @@ def training(run: Workdir) -> Section | None:
     if key not in IF_NOT_ZERO or any(row.get(key) for row in train)
   ]
   loss = [k for k in keys if k == "loss" or k.endswith("_loss")]
-  terms = [k for k in keys if k.startswith(("loss_", "g_", "d_"))]
+  weighted = tuple(run.config["stage"].get("weights", ()))
+  terms = [
+    k for k in keys if k in weighted or k.startswith(("loss_", "g_", "d_"))
+  ]
   rest = [k for k in keys if k not in loss + terms]
   large = [
     curves.plot(
