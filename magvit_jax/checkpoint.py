@@ -116,8 +116,11 @@ class Checkpointer:
     with _Writing(self.workdir, step):
       items = {k: v for k, v in _items(state).items() if jax.tree.leaves(v)}
       items["loop"] = {
-        "step": jnp.asarray(step, jnp.int32),
-        "checksum": {name: checksum.bits(item) for name, item in items.items()},
+        "step": np.asarray(step, np.int32),
+        "checksum": {
+          name: np.asarray(checksum.bits(item), np.uint32)
+          for name, item in items.items()
+        },
       }
       self._manager.save_checkpointables_async(
         step, items, force=True, metrics=metrics
@@ -337,7 +340,7 @@ def _load(
     items = ocp.load_checkpointables(path, {**full, "loop": loop})
   loop = items.pop("loop")
   for name, item in items.items():
-    if not partial and int(loop["checksum"][name]) != int(checksum.bits(item)):
+    if not partial and int(loop["checksum"][name]) != checksum.bits(item):
       raise DamagedError(f"{name} does not have the checksum it was saved with")
   return {**items, **empty, "step": loop["step"]}
 

@@ -10,31 +10,37 @@ from magvit_jax import tree as trees
 from magvit_jax.types import Array, PyTree
 
 
-@jax.jit
-def bits(tree: PyTree) -> Array:
-  """uint32 []: sum of all words times odd weights, modulo 2^32.
+def bits(tree: PyTree) -> int:
+  """Sum of all words times odd weights, modulo 2^32.
 
   Computed where the arrays live, whatever their shardings are: integers add up
   to the same in any order. One flipped bit changes a word by a power of two,
   and an odd weight times a power of two below 2^32 is never 0 modulo 2^32.
   """
-  total = jnp.zeros((), jnp.uint32)
-  for number, leaf in enumerate(jax.tree.leaves(tree)):
-    words = _words(leaf)
-    index = jnp.full(words.shape, number, jnp.uint32)
-    for axis, size in enumerate(words.shape):
-      line = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-      index = index * jnp.uint32(size) + line
-    weight = index * jnp.uint32(2654435762) + jnp.uint32(1)
-    total += jnp.sum(words * weight, dtype=jnp.uint32)
-  return total
+  # One program per shape: moments and averages share those of the params.
+  sums = jax.device_get([_leaf_bits(leaf) for leaf in jax.tree.leaves(tree)])
+  total = 0
+  for number, leaf_sum in enumerate(sums):
+    total += int(leaf_sum) * (2 * number + 1)
+  return total % 2**32
+
+
+@jax.jit
+def _leaf_bits(leaf: Array) -> Array:
+  words = _words(leaf)
+  index = jnp.zeros(words.shape, jnp.uint32)
+  for axis, size in enumerate(words.shape):
+    line = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    index = index * jnp.uint32(size) + line
+  weight = index * jnp.uint32(2654435762) + jnp.uint32(1)
+  return jnp.sum(words * weight, dtype=jnp.uint32)
 
 
 def _words(leaf: Array) -> Array:
   if leaf.dtype == jnp.bool_:
     return leaf.astype(jnp.uint32)
-  bits = min(leaf.dtype.itemsize * 8, 32)
-  unsigned = jnp.dtype(f"uint{bits}")
+  width = min(leaf.dtype.itemsize * 8, 32)
+  unsigned = jnp.dtype(f"uint{width}")
   return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
 
 
