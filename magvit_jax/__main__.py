@@ -5,6 +5,8 @@ import importlib
 import pathlib
 import sys
 
+from absl import logging
+
 from magvit_jax import registry
 
 # What a wrong flag, config, file or disk raises: one line, not a traceback.
@@ -35,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
       file=sys.stderr,
     )
     return 2
+  if not debug:
+    # Orbax logs the traceback of what it also raises; our line says it better.
+    logging.set_verbosity(logging.FATAL)
   try:
     module = importlib.import_module(f"magvit_jax.cli.{verb}")
     return module.main(rest)

@@ -79,6 +79,7 @@ class Checkpointer:
     self.best = best
     self.sign = 1.0 if best_mode == "max" else -1.0
     self.say = say
+    self._writing: int | None = None
     policies = ocp.training.preservation_policies
     kept: list[Any] = [policies.LatestN(keep)]
     if best != "none":
@@ -113,6 +114,9 @@ class Checkpointer:
       return False
     if any(info.step == step for info in self._manager.checkpoints):
       return False
+    # Orbax first waits for the save before, whose failure would come up here.
+    self.wait()
+    self._writing = step
     with _Writing(self.workdir, step):
       items = {k: v for k, v in _items(state).items() if jax.tree.leaves(v)}
       items["loop"] = {
@@ -164,12 +168,12 @@ class Checkpointer:
 
   def wait(self) -> None:
     """Returns when the last save is on disk. OSError if it is not."""
-    with _Writing(self.workdir, self.latest()):
+    with _Writing(self.workdir, self._writing):
       self._manager.wait()
 
   def close(self) -> None:
     """Waits for the last save and ends the background threads."""
-    with _Writing(self.workdir, self.latest()):
+    with _Writing(self.workdir, self._writing):
       self._manager.close()
 
   def _score(self, metrics: dict[str, float]) -> float:

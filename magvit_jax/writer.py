@@ -15,10 +15,12 @@ import time
 from typing import Any
 
 import jax
-import tensorboardX
 import tqdm
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2
 
 PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
+EVENT_SECONDS = 10.0  # between flushes of TensorBoard events
 
 
 class Writer:
@@ -40,9 +42,7 @@ class Writer:
       return
     truncate(path, start)
     self.file = path.open("a", encoding="utf-8")
-    self.events = tensorboardX.SummaryWriter(
-      str(folder / "tb"), purge_step=start + 1 if start else None
-    )
+    self.events = _Events(folder / "tb", start)
     self.steps, self.start = steps, start
     self.started = time.monotonic()
     self.terminal = sys.stderr.isatty()
@@ -60,16 +60,20 @@ class Writer:
     return (step, kind) in self.kept
 
   def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
-    """Adds a row, on disk at once, and its TensorBoard scalars."""
+    """Adds a row, on disk at once, and its TensorBoard scalars.
+
+    Raises:
+      OSError: the disk is full or gone.
+    """
     if not self.active:
       return
-    row = {name: _plain(value) for name, value in values.items()}
-    line = json.dumps({"step": step, "kind": kind, **row}, allow_nan=False)
-    self.file.write(line + "\n")
-    self.file.flush()
-    for name, value in row.items():
-      if isinstance(value, (int, float)):
-        self.events.add_scalar(f"{kind}/{name}", value, step)
+    try:
+      self._write(step, kind, values)
+    except OSError as error:
+      raise OSError(
+        f"{self.file.name} cannot be written ({error}). Checkpoints are "
+        "untouched: free some space and run the same command again"
+      ) from error
 
   def progress(self, step: int, loss: float, rate: float) -> None:
     """Shows the step, the loss, examples per second and the time left."""
@@ -90,11 +94,19 @@ class Writer:
         print(text, flush=True)
 
   def close(self) -> None:
-    """Closes the files and the bar."""
+    """Closes the files and the bar; a second time does nothing."""
     if self.active:
+      self.active = False
       self.bar.close()
       self.events.close()
       self.file.close()
+
+  def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+    row = {name: _plain(value) for name, value in values.items()}
+    line = json.dumps({"step": step, "kind": kind, **row}, allow_nan=False)
+    self.file.write(line + "\n")
+    self.file.flush()
+    self.events.write(step, kind, row)
 
   def _left(self, step: int) -> str:
     done = step - self.start
@@ -102,6 +114,39 @@ class Writer:
       return ""
     seconds = (time.monotonic() - self.started) / done * (self.steps - step)
     return f", {tqdm.tqdm.format_interval(seconds)} left"
+
+
+class _Events:
+  """TensorBoard scalars, written by the caller's own thread.
+
+  tensorboardX's SummaryWriter has a process queue and a thread that, on a full
+  disk, bury the one clear error under their own tracebacks.
+  """
+
+  def __init__(self, folder: pathlib.Path, start: int):
+    folder.mkdir(exist_ok=True)
+    # The name has seconds only: the start keeps a quick restart apart.
+    self.file = event_file_writer.EventsWriter(
+      str(folder / "events"), f".{start}"
+    )
+    self.flushed = time.monotonic()
+    # Tells TensorBoard to forget what an earlier session wrote after `start`.
+    event = event_pb2.Event(wall_time=time.time(), step=start + 1)
+    event.session_log.status = event_pb2.SessionLog.START
+    self.file.write_event(event)
+
+  def write(self, step: int, kind: str, row: dict[str, Any]) -> None:
+    event = event_pb2.Event(wall_time=time.time(), step=step)
+    for name, value in row.items():
+      if isinstance(value, (int, float)):
+        event.summary.value.add(tag=f"{kind}/{name}", simple_value=value)
+    self.file.write_event(event)
+    if kind != "train" or time.monotonic() - self.flushed > EVENT_SECONDS:
+      self.file.flush()
+      self.flushed = time.monotonic()
+
+  def close(self) -> None:
+    self.file.close()
 
 
 def read(path: pathlib.Path, step: int) -> list[dict[str, Any]]:

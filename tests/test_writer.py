@@ -60,6 +60,29 @@ def test_tensorboard_events_are_written(tmp_path, open_writer):
   assert b"train/loss" in data and b"train/bad" not in data
 
 
+def test_a_quick_restart_keeps_the_events_of_the_session_before(
+  tmp_path, open_writer
+):
+  first = open_writer()
+  first.write(1, "train", {"early": 1.0})
+  first.close()
+  open_writer(start=1).close()
+  data = b"".join(p.read_bytes() for p in (tmp_path / "tb").iterdir())
+  assert b"train/early" in data and len(list((tmp_path / "tb").iterdir())) == 2
+
+
+def test_a_full_disk_names_the_file_and_the_cure(open_writer, monkeypatch):
+  w = open_writer()
+
+  def full():
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(w.events.file, "flush", full)
+  with pytest.raises(OSError, match="metrics.jsonl cannot.*free some space"):
+    w.write(1, "eval", {"psnr": 1.0})
+  monkeypatch.undo()
+
+
 def test_without_a_terminal_lines_come_now_and_then(open_writer, capsys):
   w = open_writer()
   for step in range(1, 10):
