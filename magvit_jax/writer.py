@@ -98,8 +98,11 @@ class Writer:
     if self.active:
       self.active = False
       self.bar.close()
-      self.events.close()
-      self.file.close()
+      # Rows are on disk already, and a full disk has had its error in `write`.
+      with contextlib.suppress(OSError):
+        self.events.close()
+      with contextlib.suppress(OSError):
+        self.file.close()
 
   def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
     row = {name: _plain(value) for name, value in values.items()}
