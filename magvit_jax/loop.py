@@ -81,14 +81,16 @@ def run(
   mesh = sharding.make_mesh(**cfg.mesh)
   sharding.local_rows(cfg.batch, mesh)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
-  parts = parts or make_parts(cfg)
-  if workdirs.prepare(workdir, cfg, resume) == "done":
+  if workdirs.plan(workdir, cfg, resume) == "done":
     if jax.process_index() == 0:
       print(
         f"{workdir} is done: all {cfg.steps} steps are trained. Look at it "
         f"with: python -m magvit_jax report --workdir={workdir}"
       )
     return {"step": cfg.steps, "stopped": 0}
+  # Wrong data is found before the workdir is touched.
+  parts = parts or make_parts(cfg)
+  workdirs.prepare(workdir, cfg, resume)
   with contextlib.ExitStack() as stack:
     loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
     loop.start({} if frozen is None else frozen)

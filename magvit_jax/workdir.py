@@ -77,11 +77,11 @@ def diff(a: Any, b: Any) -> list[str]:
   ]
 
 
-def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
-  """Makes the folder ready and says what to do: 'new', 'resume' or 'done'.
+def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
+  """What a run would do here: 'new', 'resume' or 'done'. Writes nothing.
 
   Args:
-    workdir: folder of the run; made if it does not exist.
+    workdir: folder of the run; it need not exist.
     cfg: the config to run.
     resume: 'auto' goes on with an equal config and refuses another; 'never'
       refuses a folder that holds a run; 'force' goes on with the new config.
@@ -89,7 +89,6 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
   Raises:
     ValueError: unknown `resume`, or another config under 'auto'.
     FileExistsError: the folder holds a run under 'never'.
-    OSError: the folder cannot be written.
   """
   if resume not in MODES:
     raise ValueError(
@@ -97,23 +96,19 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
       f"{', '.join(MODES)}"
     )
   folder = pathlib.Path(workdir)
-  _check_writable(folder)
   if not (folder / "config.json").exists():
     if (folder / "checkpoints").exists():
       raise FileExistsError(
         f"{folder} holds checkpoints but no config.json; restore that file, or "
         "choose another --workdir"
       )
-    if jax.process_index() == 0:
-      write_config(folder, cfg)
     return "new"
   if resume == "never":
     raise FileExistsError(
       f"{folder} already holds a run, and nothing is ever overwritten: choose "
       "another --workdir, go on with --resume=auto, or delete the folder"
     )
-  before = read_config(folder)
-  changes = diff(before["config"], cfg)
+  changes = diff(read_config(folder)["config"], cfg)
   if changes and resume == "auto":
     raise ValueError(
       f"{folder} holds a run of another config:\n  "
@@ -121,11 +116,33 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
       + "\nChoose another --workdir, repeat the old settings, or go on with "
       "the new ones by --resume=force"
     )
-  if changes and jax.process_index() == 0:
+  done = (folder / "DONE").exists() and not changes
+  return "done" if done else "resume"
+
+
+def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
+  """Makes the folder ready for what `plan` says, and returns that.
+
+  A new config under 'force' takes the place of the old one, which is kept
+  under 'earlier', and reopens a run that was done.
+
+  Raises:
+    OSError: the folder cannot be written; and what `plan` raises.
+  """
+  mode = plan(workdir, cfg, resume)
+  folder = pathlib.Path(workdir)
+  _check_writable(folder)
+  if jax.process_index() != 0 or mode == "done":
+    return mode
+  if mode == "new":
+    write_config(folder, cfg)
+    return mode
+  before = read_config(folder)
+  if diff(before["config"], cfg):
     earlier = [*before.get("earlier", []), before["config"]]
     write_config(folder, cfg, earlier)
     (folder / "DONE").unlink(missing_ok=True)
-  return "done" if (folder / "DONE").exists() else "resume"
+  return mode
 
 
 def mark_done(workdir: str | pathlib.Path, step: int) -> None:

@@ -52,6 +52,16 @@ def test_auto_starts_then_goes_on_then_is_done(tmp_path):
   assert workdir.prepare(folder, config(), "force") == "done"
 
 
+def test_planning_writes_nothing(tmp_path):
+  assert workdir.plan(tmp_path / "w", config(), "auto") == "new"
+  assert not (tmp_path / "w").exists()
+  workdir.prepare(tmp_path, config(), "auto")
+  workdir.mark_done(tmp_path, 5)
+  before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+  assert workdir.plan(tmp_path, config(steps=9), "force") == "resume"
+  assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 def test_auto_refuses_another_config_and_changes_nothing(tmp_path):
   workdir.prepare(tmp_path, config(), "auto")
   before = (tmp_path / "config.json").read_bytes()
