@@ -1,0 +1,109 @@
+"""load_tokenizer on a workdir with the real, untrained, causal tokenizer."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_api import pixels
+
+import magvit_jax
+from magvit_jax import __main__ as command
+from magvit_jax import api, checkpoint, tokenizers, workdir
+from magvit_jax.data import video_io, video_write
+from magvit_jax.stages import TrainState
+
+STAGE = {
+  "name": "tokenizer",
+  "backbone": {
+    "name": "causal3d",
+    "width": 8,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "strides": ((2, 2, 2),),
+    "patch": (2, 4, 4),
+    "norm": "position",
+  },
+  "dtype": "float32",
+}
+
+
+@pytest.fixture(scope="module", params=["lfq", "fsq"])
+def run(request, tmp_path_factory):
+  """(workdir, module, params) of a run that saved its first step."""
+  folder = tmp_path_factory.mktemp(request.param)
+  tiny = importlib.import_module(f"magvit_jax.quantizers.{request.param}").TINY
+  stage = {**STAGE, "quantizer": {"name": request.param, **tiny}}
+  module = tokenizers.build_tokenizer(stage)
+  video = jnp.zeros((1, 5, 8, 8, 3))
+  params = module.init(jax.random.key(0), video)["params"]
+  state = TrainState(
+    step=jnp.asarray(1, jnp.int32),
+    params=jax.tree.map(lambda x: x + 1, params),
+    opt={"count": jnp.zeros((), jnp.int32)},
+    ema=params,
+    frozen={},
+    extra={"bad": jnp.zeros((), jnp.int32)},
+  )
+  saver = checkpoint.Checkpointer(folder, every=1, keep=1)
+  saver.save(1, state)
+  saver.close()
+  workdir.write_config(folder, {"stage": stage})
+  return folder, module, params
+
+
+def test_it_holds_the_moving_average(run):
+  folder, _, params = run
+  tok = magvit_jax.load_tokenizer(folder)
+  assert tok.fingerprint == api.fingerprint(params)
+  assert tok.strides == (4, 8, 8)
+
+
+def test_pieces_give_what_one_pass_gives(run):
+  folder, module, params = run
+  video = pixels(37, 16, 24)
+  tok = magvit_jax.load_tokenizer(folder)
+  ids = tok.encode(video)
+  params = {"params": params}
+  whole = jax.jit(lambda v: module.apply(params, v, method=module.encode))
+  expected = whole(api.to_float(jnp.asarray(video[None])))[0]
+  assert ids.shape == expected.shape and ids.shape[:3] == (10, 2, 3)
+  # Sums of float32 depend on the shape, so a latent on a threshold may flip.
+  assert np.mean(ids != expected) < 0.01
+  back = jax.jit(lambda i: module.apply(params, i, method=module.decode))
+  np.testing.assert_allclose(
+    tok.decode(ids), np.clip(back(jnp.asarray(ids[None]))[0], -1, 1), atol=1e-4
+  )
+
+
+def test_tiles_give_the_ids_of_the_whole_frame(run):
+  folder, _, _ = run
+  video = pixels(5, 40, 600)
+  whole = magvit_jax.load_tokenizer(folder, tile=1024).encode(video)
+  tiled = magvit_jax.load_tokenizer(folder, tile=256, overlap=64)
+  assert np.mean(tiled.encode(video) != whole) < 0.01
+
+
+def test_the_verbs_run_on_a_workdir(run, tmp_path, capsys):
+  folder, _, _ = run
+  source, tokens, back = (
+    str(tmp_path / name) for name in ("in.mp4", "out.npz", "back.mp4")
+  )
+  video_write.write_video(source, pixels(7, 18, 26), 12)
+  assert command.main(["encode", f"--workdir={folder}", source, tokens]) == 0
+  assert command.main(["decode", f"--workdir={folder}", tokens, back]) == 0
+  info = video_io.probe(back)
+  assert (info.frames, info.height, info.width, info.fps) == (7, 18, 26, 12)
+  capsys.readouterr()
+  assert command.main(["decode", f"--workdir={folder}", tokens, back]) == 2
+  assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_what_cannot_be_loaded_is_said(run, tmp_path):
+  folder, _, _ = run
+  with pytest.raises(OSError, match="step 7"):
+    magvit_jax.load_tokenizer(folder, step=7)
+  workdir.write_config(tmp_path, {"stage": {"name": "generator"}})
+  with pytest.raises(ValueError, match="'generator'"):
+    magvit_jax.load_tokenizer(tmp_path)
