@@ -1,11 +1,11 @@
-"""Aliases and the legend of dimension letters used in shapes everywhere.
+"""Aliases, and the legend of dimension letters used in shapes everywhere.
 
-| letter | meaning                        | letter | meaning                    |
-|--------|--------------------------------|--------|----------------------------|
-| b      | batch                          | T H W  | token (latent) grid        |
-| t h w  | frames, lines, columns         | d      | width of one latent / code |
-| c      | channels (3 for pixels)        | f      | factors (ids) per position |
-| n      | tokens of a flattened grid     | k      | kept tokens                |
+| letter | meaning                | letter | meaning                    |
+|--------|------------------------|--------|----------------------------|
+| b      | batch                  | T H W  | token (latent) grid        |
+| t h w  | frames, lines, columns| d      | width of a latent or code  |
+| c      | channels               | f      | factors (ids) per position |
+| n      | tokens, flattened      | k      | kept tokens                |
 """
 
 from collections.abc import Callable

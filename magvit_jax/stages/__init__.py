@@ -40,6 +40,8 @@ class Stage(NamedTuple):
   """
 
   init: Callable[[Key, dict[str, Array], PyTree], TrainState]
-  step: Callable[[TrainState, dict[str, Array], Key], tuple[TrainState, Metrics]]
+  step: Callable[
+    [TrainState, dict[str, Array], Key], tuple[TrainState, Metrics]
+  ]
   programs: dict[str, Callable[..., dict[str, Array]]]
   context: dict[str, object]

@@ -1,0 +1,75 @@
+"""Residual blocks of causal convolutional nets, layers (x, carry) -> both."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from magvit_jax.nn import norm as norms
+from magvit_jax.nn.conv import CausalConv, CausalDepthwise
+from magvit_jax.nn.layer import Carry
+from magvit_jax.types import Array
+
+
+class Residual(nn.Module):
+  """Norm, swish, 3x3x3 twice, and a 1x1x1 shortcut where the width changes.
+
+  The block of MAGVIT-v2 (and of VQGAN before it).
+  """
+
+  features: int
+  norm: str = "frame_group"
+  pad: str = "zero"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
+    first, second = (None, None) if carry is None else carry
+    conv = dict(pad=self.pad, dtype=self.dtype)
+    h = jax.nn.silu(norms.make(self.norm)(x))
+    h, first = CausalConv(self.features, **conv)(h, first)
+    h = jax.nn.silu(norms.make(self.norm)(h))
+    h, second = CausalConv(self.features, **conv)(h, second)
+    if x.shape[-1] != self.features:
+      x, _ = CausalConv(self.features, kernel=(1, 1, 1), dtype=self.dtype)(x)
+    return x + h, (first, second)
+
+
+class Mixer(nn.Module):
+  """Depthwise filter, then a perceptron of four times the width.
+
+  ConvNeXt's block (2201.03545) made causal: most of its work is in matrix
+  products, the fastest operation of every machine, and relu in place of gelu,
+  whose derivative costs as much as the products on CPU. The last layer starts
+  at zero, so a deep stack starts as the identity.
+  """
+
+  features: int
+  norm: str = "position"
+  pad: str = "zero"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
+    if x.shape[-1] != self.features:
+      x = nn.Dense(self.features, dtype=self.dtype, name="widen")(x)
+    h = norms.make(self.norm)(x)
+    near, carry = CausalDepthwise(pad=self.pad, dtype=self.dtype)(h, carry)
+    h = nn.Dense(4 * self.features, dtype=self.dtype, name="up")(h + near)
+    h = jax.nn.relu(h)
+    h = nn.Dense(
+      self.features,
+      kernel_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="down",
+    )(h)
+    return x + h, carry
+
+
+BLOCKS = {"residual": Residual, "mixer": Mixer}
+
+
+def find(name: str) -> type[nn.Module]:
+  """A block by its name in a config."""
+  if name not in BLOCKS:
+    raise ValueError(f"block is {name!r}; it is one of {', '.join(BLOCKS)}")
+  return BLOCKS[name]

@@ -1,0 +1,62 @@
+"""Norms that never look at another frame, so that causal nets stay causal."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from magvit_jax.types import Array
+
+
+class PositionNorm(nn.Module):
+  """Layer norm over the channels of each position of [… c].
+
+  It sees no other position, so a frame cut into tiles gives what the whole
+  frame gives.
+  """
+
+  eps: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+    bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+    y = standardize(x.astype(jnp.float32), (-1,), self.eps)
+    return (y * scale + bias).astype(x.dtype)
+
+
+class FrameGroupNorm(nn.Module):
+  """Group norm over height, width and channels of each frame [b t h w c]."""
+
+  groups: int = 32
+  eps: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    c = x.shape[-1]
+    groups = min(self.groups, c)
+    if c % groups:
+      raise ValueError(
+        f"FrameGroupNorm: {c} channels do not divide into {groups} groups; "
+        "choose a width that is a multiple of it"
+      )
+    scale = self.param("scale", nn.initializers.ones, (c,))
+    bias = self.param("bias", nn.initializers.zeros, (c,))
+    y = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, c // groups)
+    y = standardize(y, (-4, -3, -1), self.eps).reshape(x.shape)
+    return (y * scale + bias).astype(x.dtype)
+
+
+def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+  """Zero mean and unit variance over `axes`."""
+  x = x - jnp.mean(x, axes, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.mean(x * x, axes, keepdims=True) + eps)
+
+
+NORMS = {"frame_group": FrameGroupNorm, "position": PositionNorm}
+
+
+def make(name: str) -> nn.Module:
+  """A norm by its name in a config."""
+  if name not in NORMS:
+    raise ValueError(f"norm is {name!r}; it is one of {', '.join(NORMS)}")
+  return NORMS[name]()

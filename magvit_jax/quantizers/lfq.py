@@ -1,0 +1,116 @@
+"""Lookup-free quantization of MAGVIT-v2 (arXiv 2310.05737, section 3.1).
+
+A latent of D numbers is the code sign(z) in {-1,1}^D, its id the integer with
+bit i set where z_i > 0 (bit 0 is the first number; 0 counts as -1). There is
+no table; an entropy term keeps tokens sure and the codes in use.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from magvit_jax.losses import entropy
+from magvit_jax.quantizers import Quantized, ste
+from magvit_jax.types import Array, Key, PyTree
+
+
+def quantize(z: Array) -> Array:
+  """sign(z) in {-1,1}, with -1 at 0."""
+  return jnp.where(z > 0, 1.0, -1.0)
+
+
+def bits_to_ids(bits: Array, factors: int = 1) -> Array:
+  """bool [… D] -> int32 [… factors]; a factor's first bit is its lowest."""
+  width = bits.shape[-1] // factors
+  bits = bits.reshape(*bits.shape[:-1], factors, width).astype(jnp.int32)
+  return jnp.sum(bits << np.arange(width), axis=-1, dtype=jnp.int32)
+
+
+def ids_to_bits(ids: Array, bits: int) -> Array:
+  """int32 [… factors] -> bool [… bits], the inverse of `bits_to_ids`."""
+  width = bits // ids.shape[-1]
+  on = (ids[..., None] >> np.arange(width)) & 1
+  return on.reshape(*ids.shape[:-1], bits) == 1
+
+
+class Quantizer(nn.Module):
+  """LFQ.
+
+  Its aux has 'loss_entropy' (sure tokens minus used codes, in nats) and
+  'loss_commitment' (mean squared distance of z from its code).
+
+  Attributes:
+    bits: D, numbers per latent; 2^D codes.
+    factors: ids per latent, each of bits/factors bits (the token factorisation
+      of MAGVIT-v2: 2 for 2 x 512 ids of 18 bits).
+    temperature: tau of p(code | z); 0.01 is published. At a small one most
+      latents are saturated and get no gradient from the entropy.
+    groups: groups of bits in the batch entropy; 1 is exact (to 20 bits).
+  """
+
+  bits: int = 18
+  factors: int = 1
+  temperature: float = 0.01
+  groups: int = 1
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.bits < 1 or self.factors < 1 or self.bits % self.factors:
+      raise ValueError(
+        f"lfq: {self.bits} bits do not divide into {self.factors} factors; "
+        "choose a number of factors that divides the bits"
+      )
+    if self.bits // self.factors > 30:
+      raise ValueError(
+        f"lfq: {self.bits // self.factors} bits do not fit an int32 id; use "
+        f"at least {-(-self.bits // 30)} factors"
+      )
+    if self.temperature <= 0:
+      raise ValueError(
+        f"lfq: temperature is {self.temperature}; it must be positive"
+      )
+    entropy.check_groups(self.bits, self.groups)
+
+  @property
+  def dim(self) -> int:
+    """Width of a latent."""
+    return self.bits
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Ids per factor."""
+    return (2 ** (self.bits // self.factors),) * self.factors
+
+  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[… D] -> [… factors]."""
+    return (*latent_shape[:-1], self.factors)
+
+  def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
+    """Latents [… D] -> Quantized; needs no key."""
+    del key
+    z = z.astype(jnp.float32)
+    codes = quantize(z)
+    logits = (4.0 / self.temperature) * z.reshape(-1, self.bits)
+    token = entropy.token_entropy(logits)
+    batch = entropy.batch_entropy(logits, self.groups)
+    gap = jnp.square(z - jax.lax.stop_gradient(codes))
+    aux = {
+      "loss_entropy": token - batch,
+      "loss_commitment": jnp.sum(gap) / max(z.size, 1),
+      "entropy_token": token,
+      "entropy_batch": batch,
+    }
+    return Quantized(ste(z, codes), bits_to_ids(z > 0, self.factors), aux, {})
+
+  def lookup(self, ids: Array) -> Array:
+    """int32 ids [… factors] -> codes [… D]."""
+    return jnp.where(ids_to_bits(ids, self.bits), 1.0, -1.0)
+
+  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
+    """Nothing to refresh."""
+    del stats, key
+    return params
+
+
+TINY = dict(bits=4, factors=2)
