@@ -253,7 +253,7 @@ class _Loop:
         batch=self.cfg.eval.batch,
         context=self.parts.stage.context,
         put=self._put,
-        progress=False,
+        progress=self.writer.active and self.writer.terminal,
       )
     results = {f"eval_{name}": value for name, value in results.items()}
     if not self.writer.had(self.step, "eval"):
