@@ -1,7 +1,7 @@
 """Peak memory of the chunked encode pass for clips of growing length.
 
   python benchmarks/memory.py
-  python benchmarks/memory.py --config=tokenizer/clips.py --frames=17,257,1025
+  python benchmarks/memory.py --config=tokenizer/clips --frames=17,257,1025
 
 Each length runs in a process of its own: it compiles on 33 frames, resets the
 kernel's peak counter (Linux), then encodes frames that are made as they are
@@ -11,12 +11,10 @@ memory does not depend on.
 """
 
 import argparse
-import importlib.util
 import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 ALLOWED = 1.05
 
 
@@ -25,7 +23,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--config", default="tokenizer/clips.py")
+  parser.add_argument("--config", default="tokenizer/clips")
   parser.add_argument("--frames", default="17,257,1025")
   parser.add_argument("--size", type=int, default=64)
   parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -60,15 +58,12 @@ def measure(config: str, size: int, frames: int, kind: str) -> float:
   import numpy as np
 
   from magvit_jax import api, tokenizers
+  from magvit_jax.cli import train
 
-  path = ROOT / "configs" / config
-  spec = importlib.util.spec_from_file_location("config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  tokenizer = tokenizers.build_tokenizer(module.get_config().stage)
+  tokenizer = tokenizers.build_tokenizer(train.load_config(config).stage)
   st, sh, sw = tokenizer.strides
   video = jnp.zeros((1, 1 + st, sh, sw, 3))
-  params = tokenizer.init(jax.random.key(0), video)["params"]
+  params = jax.jit(tokenizer.init)(jax.random.key(0), video)["params"]
   codec = api.Codec(tokenizer, params)
 
   def pictures(count):
