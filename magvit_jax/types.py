@@ -3,7 +3,7 @@
 | letter | meaning                | letter | meaning                    |
 |--------|------------------------|--------|----------------------------|
 | b      | batch                  | T H W  | token (latent) grid        |
-| t h w  | frames, lines, columns| d      | width of a latent or code  |
+| t h w  | frames, lines, columns | d      | width of a latent or code  |
 | c      | channels               | f      | factors (ids) per position |
 | n      | tokens, flattened      | k      | kept tokens                |
 """

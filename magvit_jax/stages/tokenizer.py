@@ -111,7 +111,7 @@ class _Training:
     losses.check_weights(terms, self.weights, self.ramps)
     metrics |= terms
     for side, grad in grads.items():
-      metrics[f"grad_norm_{side}"] = optax.global_norm(grad)
+      metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
     new = self._update(state, grads, quantized.stats, refresh)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     return _guard(finite, new, state), metrics
