@@ -14,7 +14,7 @@ steps: for tests).
 from magvit_jax.configs import common
 
 QUANTIZERS = {
-  "lfq": dict(name="lfq", bits=18, temperature=1.0),
+  "lfq": dict(name="lfq", bits=18, factors=2, temperature=1.0),
   "fsq": dict(name="fsq", levels=(8, 8, 8, 8, 8, 8)),
 }
 WEIGHTS = {
