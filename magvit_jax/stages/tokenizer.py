@@ -16,7 +16,7 @@ import optax
 from magvit_jax import losses, optim, registry, tokenizers
 from magvit_jax.losses import adversarial, reconstruction
 from magvit_jax.quantizers import Quantized
-from magvit_jax.stages import Stage, TrainState
+from magvit_jax.stages import Stage, TrainState, update
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
 
@@ -114,7 +114,7 @@ class _Training:
       metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
     new = self._update(state, grads, quantized.stats, refresh)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    return _guard(finite, new, state), metrics
+    return update.guard(finite, new, state), metrics
 
   def _generator_loss(self, params, state, video, key):
     recon, quantized = self.module.apply({"params": params}, video, key=key)
@@ -148,26 +148,8 @@ class _Training:
       params[side] = optax.apply_updates(state.params[side], updates)
     params["gen"] = self.module.refresh(params["gen"], stats, key)
     decay = optim.ema_decay(step=state.step, **self.ema)
-    ema = trees_average(state.ema, params["gen"], decay)
+    ema = update.average(state.ema, params["gen"], decay)
     return state._replace(params=params, opt=opt, ema=ema)
-
-
-def trees_average(ema: PyTree, params: PyTree, decay: Array) -> PyTree:
-  """decay * ema + (1 - decay) * params; buffers are copied."""
-
-  def average(path, old, new):
-    if str(path[-1].key).startswith("buffer_"):
-      return new
-    return old * decay + new * (1 - decay)
-
-  return jax.tree_util.tree_map_with_path(average, ema, params)
-
-
-def _guard(finite: Array, new: TrainState, old: TrainState) -> TrainState:
-  """`new` if all was finite, else `old`; the step counts either way."""
-  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-  bad = jnp.where(finite, 0, old.extra["bad"] + 1)
-  return kept._replace(step=old.step + 1, extra={**kept.extra, "bad": bad})
 
 
 def _split(quantized: Quantized) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -1,0 +1,51 @@
+"""Frame prediction: the first frames are given, the rest repeats the last.
+
+The padding and the latent geometry are those of MAGVIT (arXiv:2212.05199): a
+latent frame is known as soon as it holds a given frame. A causal tokenizer
+should be given 1 + k * st frames, which fill k + 1 latent frames exactly.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from magvit_jax.tasks import Tables
+from magvit_jax.tasks import tables as task_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """The first `frames` frames are given, without the label.
+
+  Attributes:
+    frames: frames given.
+  """
+
+  frames: int = 1
+
+  def tables(
+    self, video_shape: Sequence[int], latent_shape: Sequence[int]
+  ) -> Tables:
+    """Tables for clips (t, h, w, …) and latents (T, H, W, …).
+
+    Raises:
+      ValueError: nothing is given, or no latent frame is left to predict.
+    """
+    total, latents = video_shape[0], latent_shape[0]
+    given = -(-self.frames * latents // total)
+    if self.frames < 1 or given >= latents:
+      most = (latents - 1) * total // latents
+      raise ValueError(
+        f"frame_prediction: frames is {self.frames}; a clip of {total} frames "
+        f"in {latents} latent frames needs at least 1 and at most {most}"
+      )
+    whole = task_tables.identity(video_shape, latent_shape)
+    frame = np.minimum(whole.frame, self.frames - 1)
+    box, known = whole.box.copy(), whole.known.copy()
+    box[self.frames :] = 0
+    known[:given] = True
+    return whole._replace(frame=frame, box=box, known=known)
+
+
+TINY = dict(frames=1)
