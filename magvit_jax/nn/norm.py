@@ -24,6 +24,23 @@ class PositionNorm(nn.Module):
     return (y * scale + bias).astype(x.dtype)
 
 
+class RMSNorm(nn.Module):
+  """Divides the channels of each position of [… c] by their root mean square.
+
+  The parameter is the scale minus one: weight decay, which also sees scales
+  that nn.scan has stacked to matrices, then pulls the scale to 1, not to 0.
+  """
+
+  eps: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
+    y = x.astype(jnp.float32)
+    y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
+    return (y * (1.0 + scale)).astype(x.dtype)
+
+
 class FrameGroupNorm(nn.Module):
   """Group norm over height, width and channels of each frame [b t h w c]."""
 

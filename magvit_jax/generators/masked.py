@@ -1,0 +1,283 @@
+"""Masked token modelling: MaskGIT (arXiv 2202.04200), MAGVIT (2212.05199).
+
+A transformer sees a sequence with some positions replaced by MASK and predicts
+them; decoding/maskgit.py samples with it. How a condition enters is chosen by
+`condition`, for training and sampling alike:
+
+  'hard'    known positions hold the condition's ids and are never masked.
+            Loss on the masked positions.
+  'commit'  MAGVIT's COMMIT: known positions are masked like all others, but a
+            masked one holds the condition's id instead of MASK, so that the
+            condition is a hint to be refined. Loss on all positions.
+
+Each example has its own ratio and its own mask (the official code shares both
+over the batch of a device). A position has one mask for all its factors.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from magvit_jax import registry, tokenizers, transformers
+from magvit_jax.decoding import maskgit, sampling, schedules
+from magvit_jax.decoding.maskgit import MaskGIT
+from magvit_jax.generators import Generator
+from magvit_jax.tasks import TokenCondition
+from magvit_jax.types import Array, Key, Metrics, PyTree
+
+CONDITIONS = ("hard", "commit")
+
+
+def make(
+  *,
+  sizes: tuple[int, ...],
+  grid: tuple[int, int, int],
+  classes: int,
+  tasks: int,
+  transformer: Mapping[str, Any],
+  condition: str,
+  label_dropout: float = 0.1,
+  schedule: str = "cosine",
+  smoothing: float = 0.0,
+  dtype: str = "float32",
+) -> Generator:
+  """Builds the generator.
+
+  Args:
+    sizes: ids per factor of the tokenizer.
+    grid: (T, H, W) of its ids.
+    classes: number of classes; label `classes` means 'not given'.
+    tasks: number of tasks.
+    transformer: config of a transformers/ component.
+    condition: 'hard' or 'commit'; see the module.
+    label_dropout: share of labels that training takes away, for guidance.
+    schedule: of the ratios drawn in training and in `score`.
+    smoothing: share of the target spread over all ids of a factor.
+    dtype: 'auto', 'float32' or 'bfloat16', of the matrix products; logits,
+      softmax and loss are float32.
+
+  Raises:
+    ValueError: an argument that does not exist or does not fit.
+  """
+  _check(sizes, grid, classes, tasks, condition)
+  schedules.check(schedule)
+  for name, share in dict(
+    label_dropout=label_dropout, smoothing=smoothing
+  ).items():
+    if not 0.0 <= share < 1.0:
+      raise ValueError(f"masked: {name} is {share}; it must lie in [0, 1)")
+  model = transformers.build_model(
+    transformer,
+    sizes=sizes,
+    classes=classes,
+    tasks=tasks,
+    dtype=tokenizers.compute_dtype(dtype),
+  )
+  own = _Masked(model, grid, condition, label_dropout, schedule, smoothing)
+  return Generator(own.init, own.loss, own.sample, own.score)
+
+
+def draw_mask(
+  key: Key, candidates: Array, schedule: str
+) -> tuple[Array, Array]:
+  """Masks floor(gamma(r) N) of N candidates, at least one; r ~ U(0, 1).
+
+  Args:
+    key: drawn from for r and for the positions, per example.
+    candidates: bool [b n].
+    schedule: a mask schedule.
+
+  Returns:
+    bool [b n], and its count int32 [b] (0 where there is no candidate).
+  """
+  ratio, place = jax.random.split(key)
+  total = jnp.sum(candidates, axis=1)
+  r = jax.random.uniform(ratio, total.shape)
+  share = schedules.gamma(schedule, r, total)
+  count = jnp.floor(share * total).astype(jnp.int32)
+  count = jnp.minimum(jnp.maximum(count, 1), total)
+  values = jax.random.uniform(place, candidates.shape)
+  values = jnp.where(candidates, values, jnp.inf)
+  return maskgit.lowest(values, count), count
+
+
+def cross_entropy(logits: tuple[Array, ...], ids: Array) -> Array:
+  """-log p of ids [… f] in nats, summed over factors -> float32 [...]."""
+  return -sampling.log_prob(logits, ids)
+
+
+def spread(logits: tuple[Array, ...]) -> Array:
+  """Cross-entropy of a uniform target, summed over factors -> [...]."""
+  return -sum(
+    jnp.mean(jax.nn.log_softmax(factor, axis=-1), axis=-1) for factor in logits
+  )
+
+
+class _Masked:
+  """The functions of a Generator, closed over what does not change."""
+
+  def __init__(self, model, grid, condition, dropout, schedule, smoothing):
+    self.model: transformers.TokenModel = model
+    self.grid = tuple(grid)
+    self.hard = condition == "hard"
+    self.dropout, self.schedule = dropout, schedule
+    self.smoothing = smoothing
+
+  def init(self, key: Key, ids: Array, cond: TokenCondition) -> PyTree:
+    """Fresh parameters."""
+    self._check_ids(ids, "ids")
+    return self.model.init(key, ids, cond.label, cond.task)["params"]
+
+  def loss(
+    self, params: PyTree, ids: Array, cond: TokenCondition, key: Key
+  ) -> tuple[Array, Metrics]:
+    """Mean over an example's positions, then over examples, in nats.
+
+    Metrics: 'nats', the same without label smoothing; 'accuracy', positions
+    of which every factor is guessed; 'masked', the share of positions masked.
+    """
+    mask, drop, net = jax.random.split(key, 3)
+    gone = jax.random.bernoulli(drop, self.dropout, cond.label.shape)
+    label = jnp.where(gone, self.model.classes, cond.label)
+    logits, masked = self._forward(
+      params, ids, cond._replace(label=label), mask, net
+    )
+    carries = masked if self.hard else jnp.ones_like(masked)
+    nats = cross_entropy(logits, ids)
+    smoothed = nats
+    if self.smoothing:
+      smoothed = (1 - self.smoothing) * nats + self.smoothing * spread(logits)
+    guess = jnp.stack([jnp.argmax(x, axis=-1) for x in logits], axis=-1)
+    hit = jnp.all(guess == ids, axis=-1).astype(jnp.float32)
+    return _mean(smoothed, carries), {
+      "nats": _mean(nats, carries),
+      "accuracy": _mean(hit, carries),
+      "masked": jnp.mean(masked.astype(jnp.float32)),
+    }
+
+  def score(
+    self, params: PyTree, ids: Array, cond: TokenCondition, key: Key
+  ) -> dict[str, Array]:
+    """Masks as in training; scores what is masked and not condition."""
+    logits, masked = self._forward(params, ids, cond, key, None)
+    scored = masked & ~cond.known
+    nats = jnp.where(scored, cross_entropy(logits, ids), 0.0)
+    return {
+      "nats": jnp.sum(nats, axis=(1, 2, 3)),
+      "positions": jnp.sum(scored, axis=(1, 2, 3), dtype=jnp.float32),
+      "scored": scored,
+    }
+
+  def sample(
+    self, params: PyTree, cond: TokenCondition, key: Key, method: MaskGIT
+  ) -> Array:
+    """Ids int32 [b T H W f] of the condition, without MASK."""
+    self._check_ids(cond.ids, "cond.ids")
+    b, *_, f = cond.ids.shape
+    known = cond.known.reshape(b, -1)
+    given = cond.ids.reshape(b, -1, f)
+    start = maskgit.Start(
+      given=jnp.where(known[..., None], given, self._mask_ids()),
+      fixed=given,
+      unknown=~known if self.hard else jnp.ones_like(known),
+    )
+    predict = self._predictor(params, cond, method.guidance)
+    ids, _ = maskgit.decode(method, predict, start, key)
+    return ids.reshape(cond.ids.shape)
+
+  def _forward(self, params, ids, cond, mask_key, net_key):
+    """Masks, predicts; logits and the mask bool [b T H W]."""
+    self._check_ids(ids, "ids")
+    known = cond.known.reshape(len(ids), -1)
+    candidates = ~known if self.hard else jnp.ones_like(known)
+    masked, _ = draw_mask(mask_key, candidates, self.schedule)
+    masked = masked.reshape(cond.known.shape)
+    seen = self._visible(ids, cond, masked)
+    logits = self.model.apply(
+      {"params": params}, seen, cond.label, cond.task, key=net_key
+    )
+    return logits, masked
+
+  def _visible(self, ids: Array, cond: TokenCondition, masked: Array) -> Array:
+    """What the transformer sees of the clip `ids` under a mask."""
+    known, masked = cond.known[..., None], masked[..., None]
+    if self.hard:
+      seen = jnp.where(known, cond.ids, ids)
+      return jnp.where(masked, self._mask_ids(), seen)
+    hidden = jnp.where(known, cond.ids, self._mask_ids())
+    return jnp.where(masked, hidden, ids)
+
+  def _predictor(self, params, cond, guidance):
+    """ids [b n f] -> logits [b n size] per factor, guided if asked for."""
+
+    def apply(ids, label, task):
+      grid = ids.reshape(len(ids), *self.grid, ids.shape[-1])
+      logits = self.model.apply({"params": params}, grid, label, task)
+      return tuple(x.reshape(len(ids), -1, x.shape[-1]) for x in logits)
+
+    def guided(ids):
+      free = jnp.full_like(cond.label, self.model.classes)
+      logits = apply(
+        jnp.concatenate([ids, ids]),
+        jnp.concatenate([cond.label, free]),
+        jnp.concatenate([cond.task, cond.task]),
+      )
+      halves = [jnp.split(x, 2) for x in logits]
+      return sampling.guide(*zip(*halves, strict=True), guidance)
+
+    if guidance:
+      return guided
+    return lambda ids: apply(ids, cond.label, cond.task)
+
+  def _mask_ids(self) -> Array:
+    return jnp.asarray(self.model.sizes, jnp.int32)
+
+  def _check_ids(self, ids: Array, name: str) -> None:
+    want = (*self.grid, len(self.model.sizes))
+    if ids.shape[1:] != want:
+      raise ValueError(
+        f"masked: {name} are {ids.shape}; this generator was made for "
+        f"[b, {', '.join(map(str, want))}] (T, H, W, factors): use the "
+        "tokenizer and the clip size it was trained with"
+      )
+
+
+def _mean(values: Array, where: Array) -> Array:
+  """Mean over positions [b T H W], then over examples that have any."""
+  count = jnp.sum(where, axis=(1, 2, 3))
+  total = jnp.sum(jnp.where(where, values, 0.0), axis=(1, 2, 3))
+  means = total / jnp.maximum(count, 1)
+  return jnp.sum(means) / jnp.maximum(jnp.sum(count > 0), 1)
+
+
+def _check(sizes, grid, classes, tasks, condition) -> None:
+  if not sizes:
+    raise ValueError(
+      "masked: the tokenizer has no ids (its sizes are ()); choose a discrete "
+      "quantizer, such as lfq or fsq"
+    )
+  if len(grid) != 3 or min(grid) < 1:
+    raise ValueError(f"masked: grid is {grid}; it is (T, H, W), all positive")
+  if classes < 0 or tasks < 1:
+    raise ValueError(
+      f"masked: classes is {classes} and tasks {tasks}; there are 0 or more "
+      "classes and at least 1 task"
+    )
+  if condition not in CONDITIONS:
+    raise ValueError(
+      f"masked: condition is {condition!r}"
+      f"{registry.suggest(condition, CONDITIONS)}; it is one of "
+      f"{', '.join(CONDITIONS)}"
+    )
+
+
+TINY = dict(
+  sizes=(5, 7),
+  grid=(3, 2, 2),
+  classes=3,
+  tasks=2,
+  transformer=dict(name="modern", layers=2, width=24, heads=2, hidden=32),
+  condition="hard",
+)

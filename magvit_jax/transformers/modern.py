@@ -1,0 +1,165 @@
+"""A pre-norm transformer as language models have them now.
+
+RMSNorm before each branch, 3-D rotary positions, queries and keys normalised
+per head, SwiGLU, no biases. The layers are one nn.scan: their parameters are
+stacked on the first axis, and compiling costs the same at any depth.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from magvit_jax import registry
+from magvit_jax.nn import attention, rotary
+from magvit_jax.nn.norm import RMSNorm
+from magvit_jax.types import Array, Key
+
+# What the backward pass keeps of a layer: all of it, the products of matrices
+# with weights, or the input only.
+REMAT = {
+  "none": None,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def drop(x: Array, rate: float, key: Key | None) -> Array:
+  """Inverted dropout; the identity without a key or at rate 0."""
+  if key is None or rate == 0.0:
+    return x
+  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+  return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+class Block(nn.Module):
+  """Attention and SwiGLU; the signature is that of nn.scan.
+
+  Attributes:
+    heads: attention heads.
+    hidden: width inside SwiGLU.
+    dropout: share of each branch's output that is dropped in training.
+    branches: branches of the whole stack; the output layers start smaller by
+      its root, so that the sum of all of them starts at unit size.
+    dtype: of the matrix products.
+  """
+
+  heads: int
+  hidden: int
+  dropout: float
+  branches: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, x: Array, key: Key | None, angles: Array
+  ) -> tuple[Array, None]:
+    first, second = (None, None) if key is None else jax.random.split(key)
+    h = self._attend(RMSNorm(name="norm_attention")(x), angles)
+    x = x + drop(h, self.dropout, first)
+    h = self._mlp(RMSNorm(name="norm_mlp")(x))
+    return x + drop(h, self.dropout, second), None
+
+  def _attend(self, x: Array, angles: Array) -> Array:
+    d = x.shape[-1]
+    qkv = nn.DenseGeneral(
+      (3, self.heads, d // self.heads),
+      use_bias=False,
+      dtype=self.dtype,
+      name="qkv",
+    )(x)
+    q, k, v = (qkv[:, :, i] for i in range(3))
+    q = rotary.rotate(RMSNorm(name="norm_q")(q), angles)
+    k = rotary.rotate(RMSNorm(name="norm_k")(k), angles)
+    return self._out(d, "out")(attention.attend(q, k, v).reshape(x.shape))
+
+  def _mlp(self, x: Array) -> Array:
+    dense = dict(use_bias=False, dtype=self.dtype)
+    gate = nn.Dense(self.hidden, **dense, name="gate")(x)
+    up = nn.Dense(self.hidden, **dense, name="up")(x)
+    return self._out(x.shape[-1], "down")(jax.nn.silu(gate) * up)
+
+  def _out(self, width: int, name: str) -> nn.Dense:
+    init = nn.initializers.variance_scaling(
+      1.0 / self.branches, "fan_in", "truncated_normal"
+    )
+    return nn.Dense(
+      width, use_bias=False, kernel_init=init, dtype=self.dtype, name=name
+    )
+
+
+class Transformer(nn.Module):
+  """The stack; see the contract in transformers/__init__.py.
+
+  Attributes:
+    layers: number of blocks.
+    width: channels of a token.
+    heads: attention heads; they divide the width.
+    hidden: width inside SwiGLU; 8/3 of the width has the parameters of the
+      usual perceptron of four times the width.
+    dropout: share of each branch's output that is dropped in training.
+    remat: what training keeps for the backward pass: 'none' (everything),
+      'dots' or 'full' (recompute all).
+    base: of the rotary positions; see nn/rotary.py.
+    dtype: of the matrix products.
+  """
+
+  layers: int
+  width: int
+  heads: int
+  hidden: int
+  dropout: float = 0.0
+  remat: str = "none"
+  base: float = 100.0
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.width % self.heads:
+      raise ValueError(
+        f"modern: width {self.width} does not divide into {self.heads} heads; "
+        "choose a width that is a multiple of heads"
+      )
+    rotary.frequencies(self.width // self.heads, self.base)
+    if not 0.0 <= self.dropout < 1.0:
+      raise ValueError(
+        f"modern: dropout is {self.dropout}; it must lie in [0, 1)"
+      )
+    if self.remat not in REMAT:
+      raise ValueError(
+        f"modern: remat is {self.remat!r}"
+        f"{registry.suggest(self.remat, REMAT)}; it is one of "
+        f"{', '.join(REMAT)}"
+      )
+
+  @nn.compact
+  def __call__(
+    self, x: Array, positions: Array, *, key: Key | None = None
+  ) -> Array:
+    angles = rotary.angles(
+      jnp.asarray(positions), self.width // self.heads, self.base
+    )
+    stack = nn.scan(
+      self._block(),
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=(0, nn.broadcast),
+      length=self.layers,
+    )(
+      self.heads,
+      self.hidden,
+      self.dropout,
+      2 * self.layers,
+      self.dtype,
+      name="layers",
+    )
+    keys = None if key is None else jax.random.split(key, self.layers)
+    x, _ = stack(x.astype(self.dtype), keys, angles)
+    return RMSNorm(name="norm")(x)
+
+  def _block(self) -> type[nn.Module]:
+    if self.remat == "none":
+      return Block
+    return nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
+
+
+TINY = dict(layers=2, width=24, heads=2, hidden=32)
