@@ -13,6 +13,8 @@ A quantizer is a linen Module whose fields are its config, with
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from magvit_jax.types import Array, PyTree
 
@@ -45,3 +47,39 @@ def ste(z: Array, q: Array) -> Array:
 def _ste_jvp(primals, tangents):
   (_, q), (dz, _) = primals, tangents
   return q, dz.astype(q.dtype)
+
+
+def check_ids(ids: Array, sizes: tuple[int, ...]) -> Array:
+  """The ids, int32 [… f], made safe for `lookup`.
+
+  Outside of jit ids out of range are an error; inside, where values are not
+  known, they are clamped to the nearest id.
+
+  Args:
+    ids: integers [… f].
+    sizes: number of ids of each of the f factors.
+
+  Raises:
+    TypeError: ids are not integers.
+    ValueError: another number of factors, or (outside of jit) an id out of
+      range.
+  """
+  if not jnp.issubdtype(ids.dtype, jnp.integer):
+    raise TypeError(f"lookup: ids are {ids.dtype}; they must be integers")
+  if not sizes or ids.ndim < 1 or ids.shape[-1] != len(sizes):
+    raise ValueError(
+      f"lookup: ids have shape {ids.shape}; their last axis must be the "
+      f"{len(sizes)} factors of sizes {sizes}"
+    )
+  if isinstance(ids, jax.core.Tracer):
+    return jnp.clip(ids, 0, np.asarray(sizes) - 1).astype(jnp.int32)
+  known = np.asarray(ids)
+  wrong = (known < 0) | (known >= np.asarray(sizes))
+  if wrong.any():
+    where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    raise ValueError(
+      f"lookup: id {known[where]} of factor {where[-1]} is out of range; it "
+      f"must lie in 0..{sizes[where[-1]] - 1}: the ids come from another "
+      "quantizer"
+    )
+  return jnp.asarray(known, jnp.int32)
