@@ -106,7 +106,7 @@ class CausalConv(nn.Module):
     strides: (time, height, width), none longer than the kernel.
     pad: what stands before the first frame, 'zero' or 'replicate'.
     use_bias: adds a bias.
-    init: initializer of the kernel.
+    kernel_init: initializer of the kernel.
     dtype: of the computation; parameters are float32.
   """
 
@@ -115,7 +115,7 @@ class CausalConv(nn.Module):
   strides: tuple[int, int, int] = (1, 1, 1)
   pad: str = "zero"
   use_bias: bool = True
-  init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
@@ -130,7 +130,7 @@ class CausalConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
     shape = (*self.kernel, x.shape[-1], self.features)
-    kernel = self.param("kernel", self.init, shape)
+    kernel = self.param("kernel", self.kernel_init, shape)
     x = x.astype(self.dtype)
     past = self.kernel[0] - 1
     x, carry = with_past(x, carry, past, self.strides[0], self.pad)

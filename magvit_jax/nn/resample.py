@@ -28,7 +28,7 @@ class CausalUpsample(nn.Module):
   strides: tuple[int, int, int]
   kernel: tuple[int, int, int] = (3, 3, 3)
   pad: str = "zero"
-  init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -39,7 +39,7 @@ class CausalUpsample(nn.Module):
       self.features * st * sh * sw,
       kernel=self.kernel,
       pad=self.pad,
-      init=self.init,
+      kernel_init=self.kernel_init,
       dtype=self.dtype,
       name="conv",
     )(x, carry)

@@ -1,0 +1,128 @@
+"""Causal convolutions against lax's own, and the chunks they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from magvit_jax.nn import conv, norm, resample
+from magvit_jax.tokenizers import causal3d
+
+NAMES = ("NDHWC", "DHWIO", "NDHWC")
+
+
+def random(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 2), (2, 4, 3), (4, 2, 1)])
+def test_patches_times_a_matrix_are_the_strided_convolution(size):
+  x = random(0, 2, *(2 * s for s in size), 3)
+  kernel = random(1, *size, 3, 5)
+  want = lax.conv_general_dilated(
+    x, kernel, size, "VALID", dimension_numbers=NAMES
+  )
+  np.testing.assert_allclose(conv.conv3d(x, kernel, size), want, atol=1e-5)
+  np.testing.assert_array_equal(
+    resample.depth_to_space(conv.patches(x, size), size), x
+  )
+
+
+def test_depthwise_is_the_grouped_convolution():
+  x, plane, line = random(0, 2, 5, 6, 7, 4), random(1, 3, 3, 4), random(2, 2, 4)
+  kernel = (line[:, None, None] * plane)[..., None, :]
+  want = lax.conv_general_dilated(
+    x,
+    kernel,
+    (1, 1, 1),
+    "VALID",
+    dimension_numbers=NAMES,
+    feature_group_count=4,
+  )
+  np.testing.assert_allclose(conv.depthwise3d(x, plane, line), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", conv.PADS)
+def test_a_causal_convolution_is_lax_on_frames_put_before(pad):
+  module = conv.CausalConv(4, (3, 3, 4), (2, 1, 2), pad=pad)
+  x = random(0, 1, 5, 4, 6, 2)
+  params = module.init(jax.random.key(1), x)
+  past = jnp.repeat(x[:, :1], 2, 1) * (pad == "replicate")
+  want = lax.conv_general_dilated(
+    jnp.concatenate([past, x], 1),
+    params["params"]["kernel"],
+    (2, 1, 2),
+    [(0, 0), (1, 1), (1, 1)],
+    dimension_numbers=NAMES,
+  )
+  got, carry = module.apply(params, x)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  np.testing.assert_array_equal(carry, x[:, -1:])
+
+
+def test_the_first_frame_comes_up_once_and_the_others_stride_times():
+  module = resample.CausalUpsample(3, (4, 2, 2))
+  x = random(0, 1, 3, 2, 2, 5)
+  params = module.init(jax.random.key(1), x)
+  first, carry = module.apply(params, x[:, :1])
+  rest, _ = module.apply(params, x[:, 1:], carry)
+  assert first.shape == (1, 1, 4, 4, 3) and rest.shape == (1, 8, 4, 4, 3)
+
+
+@pytest.mark.parametrize("name", norm.NORMS)
+def test_norms_see_one_frame(name):
+  x = random(0, 1, 3, 4, 4, 8)
+  module = norm.make(name)
+  params = module.init(jax.random.key(1), x)
+  changed = x.at[:, 1].multiply(100.0)
+  got, want = module.apply(params, changed), module.apply(params, x)
+  np.testing.assert_array_equal(got[:, [0, 2]], want[:, [0, 2]])
+  np.testing.assert_allclose(got.mean((2, 3, 4)), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "frames, start, words",
+  [
+    (4, True, "4 frames does not fit a temporal stride of 2: it must have 1"),
+    (3, False, "it must have k \\* 2 frames here"),
+  ],
+)
+def test_a_chunk_of_a_wrong_length_is_refused(frames, start, words):
+  x = jnp.zeros((1, frames, 2, 2, 1))
+  carry = None if start else jnp.zeros((1, 1, 2, 2, 1))
+  with pytest.raises(ValueError, match=words):
+    conv.with_past(x, carry, 2, 2, "zero")
+
+
+@pytest.mark.parametrize(
+  "make, words",
+  [
+    (lambda: conv.CausalConv(4, (3, 3, 3), (4, 1, 1)), "would skip pixels"),
+    (lambda: conv.CausalConv(4, pad="reflect"), "one of zero, replicate"),
+    (lambda: norm.make("batch"), "one of frame_group, position"),
+    (
+      lambda: causal3d.Backbone(4, strides=((2, 2, 2),)),
+      "4 multipliers need 3 strides",
+    ),
+    (lambda: causal3d.Backbone(4, block="conv"), "one of"),
+  ],
+)
+def test_wrong_arguments_are_refused_when_built(make, words):
+  with pytest.raises(ValueError, match=words):
+    make()
+
+
+@pytest.mark.parametrize(
+  "size, words",
+  [
+    ((16, 128, 128), "use 1 \\+ k \\* 4, such as 13 or 17"),
+    ((0, 128, 128), "0 frames do not fit"),
+    ((17, 130, 128), "130x128 is not divisible .* pad it to 136x128"),
+  ],
+)
+def test_sizes_that_do_not_divide_are_told_the_next_that_do(size, words):
+  backbone = causal3d.Backbone(18)
+  assert backbone.latent_shape(17, 128, 128) == (5, 16, 16, 18)
+  with pytest.raises(ValueError, match=words):
+    backbone.latent_shape(*size)
