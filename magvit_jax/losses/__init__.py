@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from magvit_jax.registry import suggest
+from magvit_jax.registry import arguments, suggest
 from magvit_jax.types import Array
 
 
@@ -33,6 +33,13 @@ def ramp(cfg: Mapping[str, Any], step: Array) -> Array:
   name = args.pop("name", None)
   if name not in RAMPS:
     raise ValueError(f"ramp is {name!r}; it is one of {', '.join(RAMPS)}")
+  taken = [arg for arg in arguments(RAMPS[name]) if arg != "step"]
+  if set(args) != set(taken):
+    wrong = next((arg for arg in args if arg not in taken), "")
+    raise TypeError(
+      f"the ramp {name!r} takes {', '.join(taken)}, and its config has "
+      f"{', '.join(args) or 'none'}{suggest(wrong, taken)}; give just those"
+    )
   return RAMPS[name](step, **args)
 
 
