@@ -27,11 +27,12 @@ def parse_arg(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
   offered = "; ".join(f"{k}={'|'.join(v)}" for k, v in choices.items())
   for part in filter(None, (arg or "").split(",")):
     key, _, value = part.rpartition("=")
+    wrong = key if key and key not in choices else value
     key = key or next((k for k, v in choices.items() if value in v), "")
     if value not in choices.get(key, ()):
       known = choices.get(key) or [*choices, *sum(choices.values(), ())]
       raise ValueError(
-        f"config argument {part!r} is not offered{suggest(value, known)}; "
+        f"config argument {part!r} is not offered{suggest(wrong, known)}; "
         f"this config takes {offered}"
       )
     chosen[key] = value
