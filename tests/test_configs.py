@@ -1,0 +1,138 @@
+"""Every shipped config: its text is golden, and it traces at full size.
+
+`UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py` rewrites the texts.
+"""
+
+import json
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from magvit_jax import configs, registry, workdir
+from magvit_jax.cli import train
+from magvit_jax.configs import common
+
+ROOT = pathlib.Path(next(iter(configs.__path__)))
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+NAMES = sorted(
+  path.relative_to(ROOT).with_suffix("").as_posix()
+  for path in ROOT.glob("*/*.py")
+  if path.stem != "__init__"
+)
+
+
+def variants(name):
+  """Specs of a config: as it is, and each choice of its argument alone."""
+  offered, parse = {}, common.parse_arg
+
+  def note(arg, **choices):
+    offered.update(choices)
+    return parse(arg, **choices)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(common, "parse_arg", note)
+    train.load_config(name)
+  others = [f"{k}={v}" for k, values in offered.items() for v in values[1:]]
+  return [name, *(f"{name}:{other}" for other in others)]
+
+
+SPECS = [spec for name in NAMES for spec in variants(name)]
+
+
+def test_there_are_configs_and_they_say_how_to_run_them():
+  assert "tokenizer/clips" in NAMES
+  for name in NAMES:
+    text = (ROOT / f"{name}.py").read_text()
+    assert f"python -m magvit_jax train --config={name}" in text, name
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_the_resolved_text_is_golden(spec):
+  cfg = workdir.normal(train.load_config(spec))
+  text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
+  path = GOLDEN / f"{spec.replace('/', '-').replace(':', '-')}.json"
+  if os.environ.get("UPDATE_GOLDEN"):
+    GOLDEN.mkdir(exist_ok=True)
+    path.write_text(text)
+  assert path.is_file(), f"no {path}: rewrite with UPDATE_GOLDEN=1"
+  assert text == path.read_text(), "meant? rewrite with UPDATE_GOLDEN=1"
+
+
+def test_no_golden_text_is_left_without_its_config():
+  wanted = {s.replace("/", "-").replace(":", "-") for s in SPECS}
+  assert {path.stem for path in GOLDEN.glob("*.json")} == wanted
+
+
+@pytest.mark.parametrize(
+  "spec", [s for s in SPECS if s.startswith("tokenizer")]
+)
+def test_init_step_and_predict_trace_at_full_size(spec):
+  cfg = train.load_config(spec)
+  stage = registry.build("stages", cfg.stage, steps=cfg.steps)
+  t, (h, w) = cfg.data.frames, cfg.data.size
+  shape = jax.ShapeDtypeStruct
+  batch = {
+    "video": shape((cfg.batch, t, h, w, 3), np.float32),
+    "label": shape((cfg.batch,), np.int32),
+    "file": shape((cfg.batch,), np.int32),
+    "valid": shape((cfg.batch,), bool),
+  }
+  key = jax.random.key(0)
+  state = jax.eval_shape(stage.init, key, batch, {})
+  after, metrics = jax.eval_shape(stage.step, state, batch, key)
+  kinds = [
+    jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)
+  ]
+  assert kinds[0] == kinds[1]
+  assert {(m.shape, m.dtype) for m in metrics.values()} == {
+    ((), np.dtype("float32"))
+  }
+  out = jax.eval_shape(stage.programs["predict"], state, batch)
+  grid = stage.context["latent_shape"](t, h, w)[:-1]
+  assert out["recon"].shape == batch["video"].shape
+  assert out["ids"].shape == (cfg.batch, *grid, len(stage.context["sizes"]))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_components_and_metrics_take_what_a_config_gives_them(spec):
+  cfg = registry.plain(train.load_config(spec))
+  for family, group in (("stages", cfg["stage"]), ("data", cfg["data"])):
+    taken = registry.arguments(registry.load(family, group["name"]))
+    assert set(group) - {"name"} <= set(taken), family
+  for name, args in cfg["eval"]["metrics"].items():
+    taken = registry.arguments(registry.load("metrics", name))
+    assert set(args) <= set(taken), name
+
+
+def test_the_quickstart_spends_at_most_a_tenth_of_a_bit_per_pixel():
+  for spec in ("tokenizer/clips", "tokenizer/clips:quantizer=fsq"):
+    cfg = train.load_config(spec)
+    stage = registry.build("stages", cfg.stage, steps=cfg.steps)
+    t, (h, w) = cfg.data.frames, cfg.data.size
+    tokens = np.prod(stage.context["latent_shape"](t, h, w)[:-1])
+    bits = tokens * np.log2(stage.context["sizes"]).sum()
+    assert bits / (t * h * w) <= 0.1
+
+
+@pytest.mark.parametrize(
+  "arg, words",
+  [
+    ("quantizer=fsk", "'quantizer=fsk' is not offered (did you mean 'fsq'?)"),
+    ("smok", "'smok' is not offered (did you mean 'smoke'?)"),
+    ("quantiser=fsq", "(did you mean 'quantizer'?)"),
+    ("lfq,vq", "this config takes quantizer=lfq|fsq; size=full|smoke"),
+  ],
+)
+def test_wrong_config_arguments_are_told_what_is_offered(arg, words):
+  with pytest.raises(ValueError) as error:
+    train.load_config(f"tokenizer/clips:{arg}")
+  assert words in str(error.value)
+
+
+def test_config_arguments_go_with_or_without_their_key_in_any_order():
+  a = train.load_config("tokenizer/clips:smoke,fsq")
+  b = train.load_config("tokenizer/clips:quantizer=fsq,size=smoke")
+  assert a == b and a.stage.quantizer.name == "fsq" and a.steps == 4
