@@ -54,3 +54,37 @@ def tokenizer_eval(**overrides: Any) -> dict[str, Any]:
   """The `eval` group of a tokenizer config."""
   metrics = ("psnr", "box_means", "ssim", "codebook_usage", "bits")
   return {"metrics": {name: {} for name in metrics}, **overrides}
+
+
+def sampling(**overrides: Any) -> dict[str, Any]:
+  """The `stage.sampling` group: arguments of decoding.maskgit.MaskGIT."""
+  return {
+    "steps": 12,
+    "schedule": "cosine",
+    "choice_temperature": 4.5,
+    "temperature": 1.0,
+    "guidance": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    **overrides,
+  }
+
+
+def generator_eval(**overrides: Any) -> dict[str, Any]:
+  """The `eval` group of a generator config."""
+  metrics = ("cross_entropy", "prediction", "prediction_psnr")
+  return {"metrics": {name: {} for name in metrics}, **overrides}
+
+
+def small_generator(cfg: ConfigDict) -> ConfigDict:
+  """A generator config made tiny, for tests: a few steps of a small net."""
+  cfg.steps, cfg.batch = 4, 4
+  net = cfg.stage.generator.transformer
+  net.layers, net.width, net.heads, net.hidden = 2, 48, 2, 64
+  cfg.stage.optim.warmup = 1
+  cfg.stage.sampling.steps = 3
+  cfg.data.eval_clips = 6
+  cfg.eval.every = cfg.checkpoint.every = 2
+  cfg.eval.batch = 4
+  cfg.log.every = 1
+  return cfg

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from magvit_jax import checkpoint, registry, workdir
+from magvit_jax import checkpoint, frozen, registry, workdir
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
@@ -176,7 +176,7 @@ class Run(NamedTuple):
 
   Attributes:
     predict: jitted (state, batch) -> dict of arrays, with the EMA parameters.
-    state: what predict reads; only its `ema` (and `frozen`) is filled.
+    state: what predict reads: `ema`, `frozen` and `extra` are filled.
     source: the clips.
     stage: the stage the run trained.
     step: training step of the parameters.
@@ -211,10 +211,18 @@ def open_run(
     TypeError: a change the source does not take.
   """
   config = registry.plain(workdir.read_config(folder)["config"])
-  stage = registry.build("stages", config["stage"], steps=config["steps"])
+  stage = registry.build(
+    "stages",
+    config["stage"],
+    steps=config["steps"],
+    **frozen.stage_args(config),
+  )
   source = registry.build("data", {**config["data"], **data}, split=split)
-  step, ema = _newest_ema(folder, abstract_ema(stage, source), step)
-  state = TrainState(np.int32(step), {}, {}, ema, {}, {})
+  abstract = abstract_state(stage, source)
+  step, ema = _newest_ema(folder, abstract.ema, step)
+  extra = checkpoint.load_params(folder, abstract.extra, "extra", step)
+  arrays = frozen.restore(folder, config)
+  state = TrainState(np.int32(step), {}, {}, ema, arrays, extra)
   predict = jax.jit(stage.programs["predict"])
   return Run(predict, state, source, stage, step, config)
 
@@ -238,12 +246,14 @@ def _newest_ema(
   raise AssertionError("unreachable: the last step returns or raises")
 
 
-def abstract_ema(stage: Stage, source: Any) -> PyTree:
-  """Shapes of the EMA parameters, found without computing anything."""
+def abstract_state(stage: Stage, source: Any) -> TrainState:
+  """Shapes of the state without `frozen`, found without computing anything."""
   one = {"label": np.int32, "file": np.int32, "valid": np.bool_}
   batch = {k: jax.ShapeDtypeStruct((1,), dtype) for k, dtype in one.items()}
-  batch["video"] = jax.ShapeDtypeStruct((1, *source.shape), np.float32)
-  return jax.eval_shape(stage.init, jax.random.key(0), batch, {}).ema
+  for name, zeros in pipeline.blank(source).items():
+    kind = np.float32 if name == "video" else np.int32
+    batch[name] = jax.ShapeDtypeStruct((1, *zeros.shape), kind)
+  return jax.eval_shape(stage.init, jax.random.key(0), batch, {})
 
 
 class Picked:
@@ -254,8 +264,9 @@ class Picked:
 
   def __init__(self, source: Any, indices: Sequence[int]):
     self.source, self.indices = source, tuple(indices)
-    self.files, self.shape = source.files, source.shape
-    self.on_corrupt = source.on_corrupt
+    for name in ("files", "labels", "shape", "ids_shape", "on_corrupt"):
+      if hasattr(source, name):
+        setattr(self, name, getattr(source, name))
 
   def __len__(self) -> int:
     return len(self.indices)

@@ -21,6 +21,7 @@ import numpy as np
 from magvit_jax import checkpoint as checkpoints
 from magvit_jax import clock, registry, sharding, signals, warmstart
 from magvit_jax import evaluate as evaluation
+from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
@@ -45,10 +46,13 @@ class Parts(NamedTuple):
 
 
 def make_parts(cfg: Any) -> Parts:
-  """Builds the stage and the sources of a config."""
+  """Builds the stage and the sources of a (resolved) config."""
+  train = registry.build("data", cfg.data, split="train")
+  cfg = freezing.describe(cfg, train)
+  extra = freezing.stage_args(cfg)
   return Parts(
-    registry.build("stages", cfg.stage, steps=cfg.steps),
-    registry.build("data", cfg.data, split="train"),
+    registry.build("stages", cfg.stage, steps=cfg.steps, **extra),
+    train,
     registry.build("data", cfg.data, split="eval"),
   )
 
@@ -67,7 +71,8 @@ def run(
     workdir: folder of the run.
     resume: 'auto', 'never' or 'force'; see `workdir.prepare`.
     parts: stage and sources, in place of those that `cfg` names.
-    frozen: read-only arrays for the stage.
+    frozen: read-only arrays for the stage, in place of the tokenizer that
+      `cfg.tokenizer` names.
 
   Returns:
     'step' (int), 'stopped' (the signal number, or 0) and, when the run is
@@ -81,6 +86,7 @@ def run(
   mesh = sharding.make_mesh(**cfg.mesh)
   sharding.local_rows(cfg.batch, mesh)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
+  cfg, found = freezing.resolve(cfg, workdir)
   if workdirs.plan(workdir, cfg, resume) == "done":
     if jax.process_index() == 0:
       print(
@@ -90,10 +96,11 @@ def run(
     return {"step": cfg.steps, "stopped": 0}
   # Wrong data is found before the workdir is touched.
   parts = parts or make_parts(cfg)
+  cfg = freezing.describe(cfg, parts.train)
   workdirs.prepare(workdir, cfg, resume)
   with contextlib.ExitStack() as stack:
     loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
-    loop.start({} if frozen is None else frozen)
+    loop.start(found if frozen is None else frozen)
     return loop.train(stack.enter_context(signals.Stop()))
 
 

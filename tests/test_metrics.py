@@ -26,10 +26,23 @@ def arrays(b=6, seed=0):
   ids = np.stack(
     [rng.integers(0, size, (b, 2, 4, 4)) for size in CONTEXT["sizes"]], -1
   )
+  recon = np.clip(video + noise, -1, 1)
+  guess = np.where(rng.random(ids.shape) < 0.5, ids, 0).astype(np.int32)
+  nats = rng.uniform(2, 3, b).astype(np.float32)
   return {
     "video": video,
-    "recon": np.clip(video + noise, -1, 1),
+    "recon": recon,
     "ids": ids.astype(np.int32),
+    "predicted": recon - noise / 2,
+    "repeat": recon + noise / 2,
+    "still": video + noise,
+    "hidden": np.tile(np.arange(5) > 0, (b, 1)),
+    "ids_predicted": guess,
+    "ids_repeat": guess[:, [0, 0]],
+    "unknown": np.tile(np.array([0, 1], bool)[:, None, None], (b, 1, 4, 4)),
+    "nats": nats,
+    "nats_unigram": nats * 2,
+    "positions": np.arange(1, b + 1, dtype=np.int32),
     "file": np.arange(b, dtype=np.int32) % 3,
     "valid": np.ones(b, bool),
   }

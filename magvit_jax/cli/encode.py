@@ -1,10 +1,16 @@
-"""Turns a video of any length and size into a file of tokens.
+"""Turns a video, or the clips a tokenizer was trained on, into tokens.
 
-  python -m magvit_jax encode --workdir=runs/quickstart in.mp4 out.npz
+  python -m magvit_jax encode --workdir=runs/quickstart/tokenizer in.mp4 out.npz
+  python -m magvit_jax encode --workdir=runs/quickstart/tokenizer \\
+    --split=train --clips=4096 train.npz
 
-The video is read, encoded and forgotten piece by piece; only the tokens stay
-in memory. Sizes that the tokenizer's grid does not divide are padded, and the
-file says by how much. An image counts as a video of one frame.
+A video may have any length and size: it is read, encoded and forgotten piece
+by piece; only the tokens stay in memory. Sizes that the tokenizer's grid does
+not divide are padded, and the file says by how much. An image counts as a
+video of one frame.
+
+With --split, the clips of the run's own data become one file of records, which
+a generator can be trained on in place of pixels (data token_records).
 """
 
 import argparse
@@ -14,17 +20,31 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
-from magvit_jax import api, token_file
+from magvit_jax import api, evaluate, token_file
 from magvit_jax.cli import _codec_flags as codec_flags
-from magvit_jax.data import video_io
+from magvit_jax.data import token_records, video_io
+
+_BATCH = 16  # clips of a split that are encoded at a time
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb with its arguments; returns the exit code."""
-  args = _parser().parse_args(argv)
+  parser = _parser()
+  args = parser.parse_args(argv)
+  if len(args.paths) != (1 if args.split else 2):
+    parser.error(
+      "give INPUT and OUTPUT, or with --split only OUTPUT; there are "
+      f"{len(args.paths)} paths"
+    )
+  if args.clips is not None and (args.clips < 1 or not args.split):
+    parser.error("--clips counts clips of a --split, at least 1")
+  args.input, args.output = args.paths[0], args.paths[-1]
   _check_output(args)
+  if args.split:
+    return _encode_split(args)
   info = video_io.probe(args.input)
   if info.has_audio:
     print(
@@ -46,9 +66,81 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
   parser = codec_flags.parser("encode", __doc__)
-  parser.add_argument("input", help="video (or image) to read")
-  parser.add_argument("output", help="file of tokens to write, *.npz")
+  parser.add_argument(
+    "--split",
+    choices=("train", "eval"),
+    help="encode clips of the run's own data instead of a video",
+  )
+  parser.add_argument(
+    "--clips",
+    type=int,
+    help="clips of the split (default: its length; train draws each window "
+    "anew)",
+  )
+  parser.add_argument(
+    "paths",
+    nargs="+",
+    metavar="PATH",
+    help="video (or image) to read, unless --split is given; then the file of "
+    "tokens to write, *.npz",
+  )
   return parser
+
+
+def _encode_split(args: argparse.Namespace) -> int:
+  """Writes records of the data that the tokenizer's run names."""
+  changes = {"eval_clips": args.clips} if args.clips else {}
+  run = evaluate.open_run(
+    args.workdir, split=args.split, step=args.step, **changes
+  )
+  source = run.source
+  if args.split == "train":
+    count = args.clips or len(source)
+    picks = [k % len(source) for k in range(count)]
+    source = evaluate.Picked(source, picks)
+  records = _records(run, source)
+  token_records.write(args.output, records)
+  print(
+    f"{args.output}: {len(records.ids)} {args.split} clips of "
+    f"{len(records.files)} files, {'x'.join(map(str, records.ids.shape[1:]))} "
+    f"ids each, {records.fingerprint}"
+  )
+  return 0
+
+
+def _records(run: evaluate.Run, source: Any) -> token_records.Records:
+  """Runs the tokenizer over every clip of `source` once."""
+  sizes = tuple(run.stage.context["sizes"])
+  if not sizes:
+    raise ValueError(
+      "the quantizer of this run is continuous, so it has no ids; encode "
+      "needs a discrete one"
+    )
+
+  @jax.jit
+  def to_ids(state, batch):
+    kept = {name: batch[name] for name in ("label", "file", "valid")}
+    return {**run.stage.programs["encode"](state, batch), **kept}
+
+  outputs = evaluate.predictions(
+    to_ids, run.state, source, batch=_BATCH, label="encoding"
+  )
+  parts = [jax.device_get(output) for output in outputs]
+  valid = np.concatenate([part["valid"] for part in parts])
+  ids, label, file = (
+    np.concatenate([part[name] for part in parts])[valid]
+    for name in ("ids", "label", "file")
+  )
+  return token_records.Records(
+    ids=ids,
+    label=label,
+    file=file,
+    labels=tuple(source.labels),
+    files=tuple(source.files),
+    shape=tuple(source.shape),
+    sizes=sizes,
+    fingerprint=api.fingerprint(run.state.ema),
+  )
 
 
 def _check_output(args: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ of its config. It has
   clip(i, rng) -> dict     'video' uint8 [t h w 3], 'label' int, 'file' int
                            (index into files), 'name' str; OSError if it cannot
                            be read. rng is a numpy Generator; eval ignores it
+  ids_shape                only of sources of tokens: (T, H, W, f) of 'ids'
+                           int32, which their clips hold in place of 'video'
   split_report() -> dict   file name to {'train': frames, 'eval': frames}, or
                            what else tells a reader how the data were split
 

@@ -17,7 +17,10 @@ NAMES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 
 @dataclasses.dataclass
 class Source(video_folder.Source):
-  """`video_folder` whose root, if empty, is the bundled clips."""
+  """`video_folder` whose root, if empty, is the bundled clips.
+
+  Each bundled clip is a class of its own, named as the file without `.mp4`.
+  """
 
   root: str = ""
 
@@ -31,6 +34,16 @@ class Source(video_folder.Source):
     if not self._bundled:
       return super()._paths()
     return [pathlib.Path(self.root) / name for name in NAMES]
+
+  def _classes(self, paths: list[pathlib.Path]) -> tuple[str, ...]:
+    if not self._bundled:
+      return super()._classes(paths)
+    return tuple(path.stem for path in paths)
+
+  def _label(self, path: pathlib.Path) -> int:
+    if not self._bundled:
+      return super()._label(path)
+    return self.labels.index(path.stem)
 
 
 def bundled_folder() -> pathlib.Path:

@@ -93,6 +93,9 @@ class FixedList:
   def __getitem__(self, k: int) -> dict[str, Any]:
     step, row = divmod(k, len(self.rows))
     index = step * self.batch + self.rows[row]
+    return {**self._row(index), "index": np.int32(index)}
+
+  def _row(self, index: int) -> dict[str, Any]:
     if index >= len(self.source):
       return self._blank([])
     try:
@@ -105,8 +108,7 @@ class FixedList:
 
   def _blank(self, bad: list[str]) -> dict[str, Any]:
     """A row that does not count."""
-    video = np.zeros(self.source.shape, np.uint8)
-    clip = dict(video=video, label=0, file=0)
+    clip = {**blank(self.source), "label": 0, "file": 0}
     return {**_example(clip, bad), "valid": np.bool_(False)}
 
 
@@ -154,8 +156,8 @@ def train_batches(
       and batches they may be ahead.
 
   Returns:
-    A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1],
-    'label' and 'file' int32 [b], 'valid' bool [b], 'skipped' int32 [b]
+    A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1] (or
+    'ids' int32 [b T H W f], where the source holds tokens), 'label' and 'file' int32 [b], 'valid' bool [b], 'skipped' int32 [b]
     (unreadable clips that were replaced), and 'bad', a list with the name of
     and reason for each, for the caller to tell.
 
@@ -178,7 +180,7 @@ def eval_batches(
   """The fixed list of a source, each clip once; see `train_batches`.
 
   The last batch is padded; 'valid' is False in padded rows and in those
-  whose clip cannot be read.
+  whose clip cannot be read. 'index' int32 [b] is the place in the list.
   """
   rows = _rows(batch, rows)
   return _batches(FixedList(source, batch, rows), loader)
@@ -220,9 +222,17 @@ def _batches(items: Stream | FixedList, loader) -> Batches:
   return Batches(iter(data.to_iter_dataset(options)))
 
 
+def blank(source: Any) -> dict[str, np.ndarray]:
+  """What a clip of `source` holds, all zeros: {'video'} or {'ids'}."""
+  if hasattr(source, "ids_shape"):
+    return {"ids": np.zeros(source.ids_shape, np.int32)}
+  return {"video": np.zeros(source.shape, np.uint8)}
+
+
 def _example(clip: dict[str, Any], bad: list[str]) -> dict[str, Any]:
+  kind = "ids" if "ids" in clip else "video"
   return dict(
-    video=clip["video"],
+    **{kind: clip[kind]},
     label=np.int32(clip["label"]),
     file=np.int32(clip["file"]),
     valid=np.bool_(True),
@@ -237,6 +247,7 @@ def _stack(examples: list[dict[str, Any]]) -> dict[str, Any]:
     for key in examples[0]
     if key != "bad"
   }
-  batch["video"] = transforms.to_float(batch["video"])
+  if "video" in batch:
+    batch["video"] = transforms.to_float(batch["video"])
   batch["bad"] = [reason for example in examples for reason in example["bad"]]
   return batch

@@ -103,7 +103,7 @@ class Source:
     _check(self)
     self._held: dict[int, np.ndarray] = {}
     paths = self._paths()
-    self.labels = listing.classes(self.root, paths)
+    self.labels = self._classes(paths)
     parts = self._parts(paths)
     self.parts = self._long_enough(parts)
     self.windows = ()
@@ -169,6 +169,12 @@ class Source:
   def _paths(self) -> list[pathlib.Path]:
     return listing.list_files(self.root)
 
+  def _classes(self, paths: list[pathlib.Path]) -> tuple[str, ...]:
+    return listing.classes(self.root, paths)
+
+  def _label(self, path: pathlib.Path) -> int:
+    return listing.label_of(self.labels, self.root, path)
+
   def _name(self, path: pathlib.Path) -> str:
     return path.relative_to(self.root).as_posix()
 
@@ -184,7 +190,7 @@ class Source:
       paths = [p for p in paths if (p.name in held) == wanted]
 
     def look(path):
-      label = listing.label_of(self.labels, self.root, path)
+      label = self._label(path)
       try:
         total, size = self._measure(path)
       except OSError as error:

@@ -76,3 +76,23 @@ def mean_of_files(sums: dict[str, Array]) -> float:
   if not seen.any():
     return float("nan")
   return float(np.mean(total[seen] / count[seen]))
+
+
+def sums_by_file(
+  values: dict[str, Array], file: Array, valid: Array, files: int
+) -> dict[str, Array]:
+  """`sum_by_file` of several results, as one flat dict."""
+  return {
+    f"{name}_{kind}": array
+    for name, each in values.items()
+    for kind, array in sum_by_file(each, file, valid, files).items()
+  }
+
+
+def means_of_files(sums: dict[str, Array]) -> dict[str, float]:
+  """`mean_of_files` of each result of `sums_by_file`."""
+  names = [key.removesuffix("_total") for key in sums if key[-6:] == "_total"]
+  return {
+    name: mean_of_files({k: sums[f"{name}_{k}"] for k in ("total", "count")})
+    for name in names
+  }

@@ -16,9 +16,7 @@ from magvit_jax.types import Array
 BLACK = -1.0
 
 
-def identity(
-  video_shape: Sequence[int], latent_shape: Sequence[int]
-) -> Tables:
+def identity(video_shape: Sequence[int], latent_shape: Sequence[int]) -> Tables:
   """Every pixel is seen and stays, no latent is known, no label is given.
 
   Args:

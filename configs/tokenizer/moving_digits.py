@@ -1,0 +1,31 @@
+"""A causal tokenizer of bouncing digits, for two CPU cores.
+
+  python -m magvit_jax train --config=tokenizer/moving_digits --workdir=runs/dt
+
+Data: the digits that scikit-learn carries, moving in 17 frames of 32x32, which
+become 5x8x8 ids of two factors of 512. The backbone is that of
+tokenizer/clips with blocks of 4x4x4 pixels.
+
+Argument: `smoke` (a tiny net, a few steps: for tests).
+"""
+
+from magvit_jax.configs import common
+from magvit_jax.configs.tokenizer import clips
+
+
+def get_config(arg: str | None = None) -> common.ConfigDict:
+  """Config of the tokenizer of generator/moving_digits."""
+  choice = common.parse_arg(arg, size=("full", "smoke"))
+  cfg = clips.get_config("smoke" if choice["size"] == "smoke" else None)
+  cfg.stage.backbone.patch = (4, 4, 4)
+  data = dict(
+    name="moving_digits",
+    frames=17,
+    size=(32, 32),
+    digits=1,
+    eval_clips=cfg.data.eval_clips,
+    on_corrupt="raise",
+  )
+  del cfg.data
+  cfg.data = data
+  return cfg
