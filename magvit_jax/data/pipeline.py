@@ -157,9 +157,10 @@ def train_batches(
 
   Returns:
     A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1] (or
-    'ids' int32 [b T H W f], where the source holds tokens), 'label' and 'file' int32 [b], 'valid' bool [b], 'skipped' int32 [b]
-    (unreadable clips that were replaced), and 'bad', a list with the name of
-    and reason for each, for the caller to tell.
+    'ids' int32 [b T H W f], where the source holds tokens), 'label' and 'file'
+    int32 [b], 'valid' bool [b], 'skipped' int32 [b] (unreadable clips that were
+    replaced), and 'bad', a list with the name of and reason for each, for the
+    caller to tell.
 
   Raises:
     ValueError: no rows are asked for.
