@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     arg, quantizer=("lfq", "fsq"), size=("full", "smoke")
   )
   cfg = common.base()
-  cfg.steps = 1200
+  cfg.steps = 1000
   cfg.batch = 8
   cfg.stage = dict(
     name="tokenizer",
@@ -74,8 +74,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     flip=True,
     on_corrupt="replace",
   )
-  cfg.eval = common.tokenizer_eval(every=300, batch=16)
-  cfg.checkpoint = dict(every=300, keep=2, best="eval_psnr", best_mode="max")
+  cfg.eval = common.tokenizer_eval(every=250, batch=16)
+  cfg.checkpoint = dict(every=250, keep=2, best="eval_psnr", best_mode="max")
   if choice["size"] == "smoke":
     cfg.steps, cfg.batch = 4, 2
     cfg.stage.backbone.width, cfg.stage.backbone.blocks = 16, 1
