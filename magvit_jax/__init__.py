@@ -1,10 +1,11 @@
 """magvit_jax: video tokenizers and token-based video generation in JAX.
 
   load_tokenizer(workdir)    a trained tokenizer: .encode(video), .decode(ids)
+  load_generator(workdir)    a trained generator: .sample(label=3), .predict(…)
   build(family, cfg)         one component from its config
   __version__
 
-Both are imported when first used, so `import magvit_jax` costs nothing.
+They are imported when first used, so `import magvit_jax` costs nothing.
 """
 
 import importlib
@@ -13,10 +14,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+  "load_generator": ("magvit_jax.sampler", "load_generator"),
   "load_tokenizer": ("magvit_jax.api", "load_tokenizer"),
   "build": ("magvit_jax.registry", "build"),
 }
-__all__ = ["__version__", "build", "load_tokenizer"]
+__all__ = ["__version__", "build", "load_generator", "load_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

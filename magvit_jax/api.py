@@ -1,6 +1,6 @@
-"""The small objects a user holds: a trained tokenizer loaded from a workdir.
+"""The tokenizer a user holds, loaded from a workdir (generators: sampler.py).
 
-  tok = magvit_jax.load_tokenizer("runs/quickstart")
+  tok = magvit_jax.load_tokenizer("runs/quickstart/tokenizer")
   ids = tok.encode(video)        # [t h w 3] -> int32 [T H W f]
   video = tok.decode(ids)        # float32 in [-1, 1]
 

@@ -5,8 +5,10 @@ Example:
   python -m magvit_jax report --workdir=runs/clips
 
 Metrics with their floor, curves, reconstructions of held-out clips, use of the
-vocabulary, where the time went and the config, in WORKDIR/report.html. It may
-be written while the run is still training.
+vocabulary, where the time went and the config, in WORKDIR/report.html or in
+--out=FILE. The report of a generator shows predicted futures and samples by
+class, and ends with the sections of its tokenizer. It may be written while the
+run is still training.
 """
 
 import argparse
@@ -23,6 +25,9 @@ def main(argv: list[str]) -> int:
     allow_abbrev=False,
   )
   parser.add_argument("--workdir", required=True, help="folder of the run")
+  parser.add_argument(
+    "--out", help="file to write (default: WORKDIR/report.html)"
+  )
   args = parser.parse_args(argv)
-  print(f"report: {report.write(args.workdir).absolute()}")
+  print(f"report: {report.write(args.workdir, args.out).absolute()}")
   return 0

@@ -7,21 +7,32 @@ import tempfile
 from magvit_jax.report import gather, page, sections
 
 
-def write(workdir: str | pathlib.Path) -> pathlib.Path:
-  """Writes `report.html` into a workdir and returns its path.
+def write(
+  workdir: str | pathlib.Path, out: str | pathlib.Path | None = None
+) -> pathlib.Path:
+  """Writes the report of a run and returns its path.
 
   The run may still be training: what it has not reached yet is left out, and
   the head of the report says so.
 
+  Args:
+    workdir: of the run.
+    out: the file to write; None is `report.html` in the workdir.
+
   Raises:
-    OSError: there is no run in `workdir`, or it cannot be written to.
+    OSError: there is no run in `workdir`, or the file cannot be written.
   """
+  target = pathlib.Path(out or pathlib.Path(workdir) / "report.html")
+  if out is not None and not target.parent.is_dir():
+    raise FileNotFoundError(
+      f"{target} cannot be written: there is no folder {target.parent}; make it"
+    )
   run = gather.gather(workdir)
-  parts = [part for make in sections.SECTIONS if (part := make(run))]
-  text = page.page(f"{run.path.name} – report", head(run), parts)
-  target = run.path / "report.html"
+  text = page.page(
+    f"{run.path.resolve().name} – report", head(run), sections.of(run)
+  )
   # A reader of the old report never sees half of the new one.
-  handle, partial = tempfile.mkstemp(dir=run.path, suffix=".html")
+  handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".html")
   with os.fdopen(handle, "w", encoding="utf-8") as file:
     file.write(text)
   os.chmod(partial, 0o644)
@@ -35,16 +46,20 @@ def head(run: gather.Workdir) -> str:
   steps = run.config.get("steps", "?")
   style, state = ("good", "done") if run.done else ("soft", "not finished")
   facts = {"step": f"{step:,} of {steps:,}", "batch": run.config["batch"]}
-  for key in ("backbone", "quantizer", "discriminator"):
+  for key in ("backbone", "quantizer", "discriminator", "generator"):
     if key in run.config["stage"]:
       facts[key] = run.config["stage"][key]["name"]
+  if "tasks" in run.config["stage"]:
+    facts["tasks"] = ", ".join(run.config["stage"]["tasks"])
   facts["data"] = run.config["data"].get("root") or run.config["data"]["name"]
   facts["seed"] = run.config["seed"]
   items = "".join(
     f"<span>{page.escape(k)} <b>{page.escape(v)}</b></span>"
     for k, v in facts.items()
   )
-  notes = "".join(page.paragraph(note, "bad") for note in run.notes)
+  inner = run.tokenizer.notes if run.tokenizer else ()
+  notes = [*run.notes, *(f"Tokenizer: {note}" for note in inner)]
+  notes = "".join(page.paragraph(note, "bad") for note in notes)
   name = page.escape(run.path.resolve().name)
   return (
     f'<h1>{name}<span class="badge {style}">{state}</span></h1>'

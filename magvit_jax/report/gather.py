@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import evaluate, workdir
+from magvit_jax import api, evaluate, registry, sampler, workdir
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report import pictures
+from magvit_jax.report.made import Made, make
 
 MAX_CLIPS = 64  # clips looked at; shown are fewer
 SHOWN = 6
@@ -47,12 +48,14 @@ class Held(NamedTuple):
     clips: those shown, at least one per file up to `MAX_SHOWN`.
     counts: int [sizes[k]] per factor, how often each id was used.
     seen: number of clips counted.
+    fingerprint: of the tokenizer's weights.
   """
 
   step: int
   clips: tuple[Clip, ...]
   counts: tuple[np.ndarray, ...]
   seen: int
+  fingerprint: str
 
 
 class Workdir(NamedTuple):
@@ -68,6 +71,8 @@ class Workdir(NamedTuple):
     held: pictures and ids, or None.
     split: the source's split_report(), or None.
     notes: what is missing and why.
+    made: what a generator made, or None.
+    tokenizer: the run of a generator's tokenizer, or None.
   """
 
   path: pathlib.Path
@@ -79,6 +84,8 @@ class Workdir(NamedTuple):
   held: Held | None
   split: dict[str, Any] | None
   notes: tuple[str, ...]
+  made: Made | None = None
+  tokenizer: "Workdir | None" = None
 
   def of(self, kind: str) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl of one kind, in the order of training."""
@@ -95,17 +102,12 @@ def gather(folder: str | pathlib.Path) -> Workdir:
   about = dict(workdir.read_config(path))
   config = about.pop("config")
   notes: list[str] = []
-  held = split = None
-  try:
-    run = evaluate.open_run(path)
-  except (OSError, ValueError) as error:
-    notes.append(f"No pictures: {error}")
+  held = split = futures = tokenizer = None
+  if config["stage"]["name"] == "generator":
+    futures, split = _generated(path, config, notes)
+    tokenizer = _tokenizer(config, notes)
   else:
-    split = run.source.split_report()
-    held = look(run)
-    if not held.clips:
-      notes.append("No pictures: none of the held-out clips can be read")
-      held = None
+    held, split = _held(path, notes)
   return Workdir(
     path=path,
     config=config,
@@ -119,7 +121,59 @@ def gather(folder: str | pathlib.Path) -> Workdir:
     held=held,
     split=split,
     notes=tuple(notes),
+    made=futures,
+    tokenizer=tokenizer,
   )
+
+
+def _held(
+  path: pathlib.Path, notes: list[str]
+) -> tuple[Held | None, dict[str, Any] | None]:
+  """Reconstructions of held-out clips, and the split."""
+  try:
+    run = evaluate.open_run(path)
+  except (OSError, ValueError) as error:
+    notes.append(f"No pictures: {error}")
+    return None, None
+  held = look(run)
+  if not held.clips:
+    notes.append("No pictures: none of the held-out clips can be read")
+    held = None
+  return held, run.source.split_report()
+
+
+def _generated(
+  path: pathlib.Path, config: dict[str, Any], notes: list[str]
+) -> tuple[Made | None, dict[str, Any] | None]:
+  """What a generator makes, and the split of its data."""
+  source = split = None
+  try:
+    source = registry.build("data", config["data"], split="eval")
+    split = source.split_report()
+  except (OSError, ValueError) as error:
+    notes.append(f"No predicted futures: {error}")
+  try:
+    gen = sampler.load_generator(path)
+  except (OSError, ValueError) as error:
+    notes.append(f"Nothing generated: {error}")
+    return None, split
+  return make(gen, source), split
+
+
+def _tokenizer(config: dict[str, Any], notes: list[str]) -> Workdir | None:
+  """The run of the tokenizer that a generator's config names."""
+  named = config["tokenizer"]
+  try:
+    run = gather(named["workdir"])
+  except OSError as error:
+    notes.append(f"No sections of its tokenizer: {error}")
+    return None
+  if run.held and run.held.fingerprint != named["fingerprint"]:
+    notes.append(
+      f"{named['workdir']} holds another tokenizer now than the one this "
+      "generator was trained on; the sections of the tokenizer show the new one"
+    )
+  return run
 
 
 def read_rows(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -168,7 +222,11 @@ def look(run: evaluate.Run) -> Held:
         clips.append((file, _clip(batch, row, name, run.config["eval"])))
   clips.sort(key=lambda pair: pair[0])
   return Held(
-    run.step, tuple(clip for _, clip in clips), tuple(counts), len(part)
+    run.step,
+    tuple(clip for _, clip in clips),
+    tuple(counts),
+    len(part),
+    api.fingerprint(run.state.ema),
   )
 
 

@@ -17,6 +17,33 @@ from magvit_jax.report.page import (
 
 # name: (what it is, unit, digits, whether more is better)
 METRICS = {
+  "cross_entropy": (
+    "nats per masked token, summed over factors",
+    "nats",
+    3,
+    False,
+  ),
+  "cross_entropy_unigram": (
+    "the baseline: frequencies of training ids (add one), same positions",
+    "nats",
+    3,
+    False,
+  ),
+  "token_accuracy": ("predicted ids that are the true ones", "", 4, True),
+  "token_accuracy_repeat": (
+    "the baseline: repeating the last given latent frame",
+    "",
+    4,
+    True,
+  ),
+  "psnr_predicted": ("frames that were not given", "dB", 2, True),
+  "psnr_repeat": (
+    "the baseline: repeating the last given latent frame, decoded",
+    "dB",
+    2,
+    True,
+  ),
+  "psnr_ceiling": ("the tokenizer's own reconstruction", "dB", 2, True),
   "psnr": ("mean over frames, then clips, then files", "dB", 2, True),
   "psnr_box": (
     "the floor: PSNR of mean colours at the token grid, unquantized",
@@ -100,31 +127,49 @@ def _value(name: str, value: float | None) -> Number:
   return Number("–") if value is None else number(value, digits, unit)
 
 
+# name, label, unit, digits
+CARDS = (
+  ("cross_entropy", "cross-entropy per token", "nats", 3),
+  ("cross_entropy_unigram", "baseline: unigram", "nats", 3),
+  ("psnr_predicted", "PSNR of predicted frames", "dB", 2),
+  ("psnr_repeat", "baseline: repeat last given", "dB", 2),
+  ("psnr_ceiling", "ceiling: reconstruction", "dB", 2),
+  ("token_accuracy", "token accuracy", "", 3),
+  ("token_accuracy_repeat", "baseline: repeat last given", "", 3),
+  ("psnr", "PSNR", "dB", 2),
+  ("psnr_box", "floor: box means", "dB", 2),
+  ("ssim", "SSIM", "", 3),
+  ("bits_per_pixel", "bits per pixel", "", 4),
+  ("usage", "codebook usage", "", 3),
+)
+# baseline: (what is compared with it, label of the difference); a card more
+MARGINS = {
+  "cross_entropy_unigram": ("cross_entropy", "below the unigram"),
+  "psnr_repeat": ("psnr_predicted", "above repeating"),
+  "psnr_box": ("psnr", "above the floor"),
+}
+
+
 def _cards(metrics: Mapping[str, float]) -> str:
-  cards = [
-    (name, label, unit, digits, "")
-    for name, label, unit, digits in (
-      ("psnr", "PSNR", "dB", 2),
-      ("psnr_box", "floor: box means", "dB", 2),
-      ("ssim", "SSIM", "", 3),
-      ("bits_per_pixel", "bits per pixel", "", 4),
-      ("usage", "codebook usage", "", 3),
-    )
-  ]
-  shown = dict(metrics)
-  if "psnr" in metrics and "psnr_box" in metrics:
-    shown["margin"] = metrics["psnr"] - metrics["psnr_box"]
-    style = "good" if shown["margin"] > 0 else "bad"
-    cards.insert(2, ("margin", "above the floor", "dB", 2, style))
   html = ""
-  for name, label, unit, digits, style in cards:
-    if name in shown:
-      sign = "+" if name == "margin" and shown[name] > 0 else ""
-      html += (
-        f'<div><b class="{style}">{sign}{shown[name]:.{digits}f} '
-        f"<small>{unit}</small></b><span>{label}</span></div>"
-      )
+  for name, label, unit, digits in CARDS:
+    if name not in metrics:
+      continue
+    html += _card(f"{metrics[name]:.{digits}f}", unit, label)
+    other, label = MARGINS.get(name, ("", ""))
+    if other in metrics:
+      margin = metrics[other] - metrics[name]
+      margin = margin if METRICS[name][3] else -margin
+      style = "good" if margin > 0 else "bad"
+      html += _card(f"{margin:+.{digits}f}", unit, label, style)
   return f'<div class="cards">{html}</div>'
+
+
+def _card(value: str, unit: str, label: str, style: str = "") -> str:
+  return (
+    f'<div><b class="{style}">{value} <small>{unit}</small></b>'
+    f"<span>{label}</span></div>"
+  )
 
 
 def training(run: Workdir) -> Section | None:
@@ -143,6 +188,23 @@ def training(run: Workdir) -> Section | None:
   ]
   rest = [k for k in keys if k not in loss + terms]
   large = [
+    curves.plot(
+      "Cross-entropy of held-out tokens",
+      "nats per token",
+      [
+        curves.series(evals, "eval_cross_entropy", "generator"),
+        curves.series(evals, "eval_cross_entropy_unigram", "unigram", True),
+      ],
+    ),
+    curves.plot(
+      "PSNR of predicted frames",
+      "dB",
+      [
+        curves.series(evals, "eval_psnr_predicted", "predicted"),
+        curves.series(evals, "eval_psnr_repeat", "repeat last given", True),
+        curves.series(evals, "eval_psnr_ceiling", "ceiling", True),
+      ],
+    ),
     curves.plot(
       "PSNR on held-out clips",
       "dB",

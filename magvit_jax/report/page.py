@@ -95,6 +95,14 @@ class Section(NamedTuple):
   body: str
 
 
+def apart(section: Section, prefix: str) -> Section:
+  """The section with other ids, so that two like it fit into one page."""
+  body = section.body
+  for mark in (' id="', "url(#", 'href="#'):
+    body = body.replace(mark, f"{mark}{prefix}-")
+  return section._replace(body=body)
+
+
 def escape(text: object) -> str:
   """Text that is safe inside HTML and inside quoted attributes."""
   return html.escape(str(text), quote=True)

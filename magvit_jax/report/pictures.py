@@ -9,6 +9,7 @@ ERROR_FACTOR = 4
 MAX_FRAMES = 9  # more would make frames too small to judge
 MAX_TILE = 256  # pixels; larger frames are shrunk for the page
 GAP = 2
+MARK = (217, 130, 43)  # colour of the bar on given frames
 FPS = 8
 
 
@@ -47,17 +48,18 @@ def row(frames: np.ndarray, count: int = MAX_FRAMES) -> bytes:
   return _encode(Image.fromarray(sheet), "PNG", optimize=True)
 
 
-def animation(video: np.ndarray, recon: np.ndarray) -> bytes:
-  """Original beside reconstruction as an endless lossless WebP.
+def animation(*videos: np.ndarray) -> bytes:
+  """Videos side by side as an endless lossless WebP.
 
   Args:
-    video, recon: uint8 [t h w 3].
+    *videos: uint8 [t h w 3], all of one shape.
   """
   frames = []
-  for a, b in zip(video, recon, strict=True):
-    a, b = _shrink(a), _shrink(b)
-    gap = np.full((a.shape[0], GAP, 3), 128, np.uint8)
-    frames.append(Image.fromarray(np.hstack([a, gap, b])))
+  for pictures in zip(*videos, strict=True):
+    tiles = [_shrink(picture) for picture in pictures]
+    gap = np.full((tiles[0].shape[0], GAP, 3), 128, np.uint8)
+    spaced = [part for tile in tiles for part in (gap, tile)][1:]
+    frames.append(Image.fromarray(np.hstack(spaced)))
   return _encode(
     frames[0],
     "WEBP",

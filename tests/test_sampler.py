@@ -1,0 +1,156 @@
+"""load_generator on a workdir with the real stage and untrained weights."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import toy_generator
+
+import magvit_jax
+from magvit_jax import checkpoint, sampler, workdir
+from magvit_jax.data import transforms
+
+
+@pytest.fixture(scope="module")
+def gen():
+  return magvit_jax.load_generator(toy_generator.folder())
+
+
+def test_it_says_what_it_is(gen):
+  assert gen.shape == (9, 16, 24, 3) and gen.grid == (3, 2, 3)
+  assert gen.labels == ("cat", "dog", "7")
+  assert gen.given_frames() == {1: "frame_prediction", 5: "frame_prediction_5"}
+  assert gen.class_task() == "class_cond"
+  assert gen.method.steps == 3 and gen.method.choice_temperature == 2.0
+
+
+def test_samples_are_videos_that_follow_the_seed(gen):
+  videos = gen.sample("dog", num=2, seed=1)
+  assert videos.shape == (2, 9, 16, 24, 3) and videos.dtype == np.float32
+  assert np.abs(videos).max() <= 1
+  ids = gen.sample_ids(1, num=2, seed=1)
+  assert ids.shape == (2, 3, 2, 3, 2) and ids.min() >= 0 and ids.max() < 4
+  np.testing.assert_array_equal(gen.decode(ids), videos)
+  assert (ids[0] != ids[1]).any()
+  assert (gen.sample_ids(1, num=2, seed=2) != ids).any()
+
+
+def test_the_label_reaches_the_network(gen):
+  # At a vanishing temperature and without noise only the label differs.
+  sure = dict(num=2, temperature=1e-4, choice_temperature=0.0)
+  mixed = gen.sample_ids(["cat", "7"], **sure)
+  assert (mixed[0] != mixed[1]).any()
+  twice = gen.sample_ids([2, 2], **sure)
+  np.testing.assert_array_equal(twice[0], twice[1])
+  np.testing.assert_array_equal(twice[0], mixed[1])
+
+
+@pytest.mark.parametrize("frames,latents", [(1, 1), (5, 2)])
+def test_given_frames_keep_their_ids(gen, frames, latents):
+  clip = toy_generator.clip()
+  ids = gen.predict_ids(clip, frames=frames, num=2, seed=3)
+  own = gen.tokenizer.encode(clip)
+  np.testing.assert_array_equal(ids[0, :latents], own[:latents])
+  np.testing.assert_array_equal(ids[1, :latents], own[:latents])
+  assert (ids[0, latents:] != ids[1, latents:]).any()
+
+
+def test_frames_that_are_not_given_are_not_read(gen):
+  clip = toy_generator.clip()
+  other = np.concatenate([clip[:5], toy_generator.clip(4, seed=9)])
+  for same in (other, clip[:5], transforms.to_float(clip[:5])):
+    np.testing.assert_array_equal(
+      gen.predict_ids(same, frames=5, num=2),
+      gen.predict_ids(clip, frames=5, num=2),
+    )
+  assert gen.predict(clip, num=2).shape == (2, 9, 16, 24, 3)
+
+
+def test_reconstruction_is_the_tokenizer_s_own(gen):
+  clip = toy_generator.clip()
+  ids = gen.tokenizer.encode(clip)
+  np.testing.assert_allclose(
+    gen.reconstruct(clip), gen.tokenizer.decode(ids), atol=1e-4
+  )
+
+
+def test_one_program_serves_all_tasks_and_any_number(gen, monkeypatch):
+  monkeypatch.setattr(sampler, "CHUNK", 2)
+  gen.sample_ids("cat", num=2)
+  before = gen._sample._cache_size()
+  many = gen.sample_ids("cat", num=5)
+  gen.predict_ids(toy_generator.clip(), num=2)
+  assert gen._sample._cache_size() == before
+  assert len(many) == 5 and len(np.unique(many.reshape(5, -1), axis=0)) > 1
+  np.testing.assert_array_equal(many[:2], gen.sample_ids("cat", num=2))
+
+
+def test_methods_are_changed_by_name(gen):
+  with pytest.raises(TypeError, match="did you mean 'guidance'"):
+    gen.sample(0, guidence=1.0)
+  with pytest.raises(ValueError, match="steps is 0"):
+    gen.sample(0, steps=0)
+
+
+@pytest.mark.parametrize(
+  "label,text",
+  [
+    ("dig", r"'dig' \(did you mean 'dog'\?\).*0 \(cat\), 1 \(dog\), 2 \(7\)"),
+    (3, "no label 3"),
+    (7, "no label 7"),
+    (-1, "no label -1"),
+    (["cat"] * 3, "3 labels for num=1"),
+  ],
+)
+def test_unknown_labels_are_refused(gen, label, text):
+  with pytest.raises(ValueError, match=text):
+    gen.sample(label)
+
+
+def test_a_name_that_is_a_number_goes_before_the_number(gen):
+  assert gen.label_numbers("7", 1).tolist() == [2]
+  assert gen.label_numbers("1", 1).tolist() == [1]
+  assert gen.label_numbers(None, 2).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+  "video,frames,text",
+  [
+    (toy_generator.clip(3), 5, "at least the 5 given"),
+    (toy_generator.clip()[:, :8], 1, r"takes \[t 16 24 3\]"),
+    (toy_generator.clip()[0], 1, r"\[t 16 24 3\]"),
+    (toy_generator.clip(), 3, "predict from 1 or 5 of 9"),
+    (toy_generator.clip().astype(np.float32), 1, "uint8, or floats in"),
+    (np.full((9, 16, 24, 3), np.nan), 1, "uint8, or floats in"),
+  ],
+)
+def test_clips_that_do_not_fit_are_refused(gen, video, frames, text):
+  with pytest.raises(ValueError, match=text):
+    gen.predict(video, frames=frames)
+
+
+def test_only_its_own_workdir_is_read(gen, tmp_path):
+  moved = tmp_path / "moved"
+  shutil.copytree(toy_generator.folder(), moved)
+  again = magvit_jax.load_generator(moved)
+  assert again.tokenizer.fingerprint == gen.tokenizer.fingerprint
+  jax.tree.map(np.testing.assert_array_equal, again._params, gen._params)
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path):
+  with pytest.raises(OSError, match="step 7"):
+    magvit_jax.load_generator(toy_generator.folder(), step=7)
+  workdir.write_config(tmp_path, {"stage": {"name": "tokenizer"}})
+  with pytest.raises(ValueError, match="'tokenizer'"):
+    magvit_jax.load_generator(tmp_path)
+  with pytest.raises(FileNotFoundError, match="config.json"):
+    magvit_jax.load_generator(tmp_path / "nothing")
+
+
+def test_changed_frozen_weights_are_found(tmp_path):
+  moved = tmp_path / "moved"
+  shutil.copytree(toy_generator.folder(), moved)
+  (moved / "frozen" / "sha256").write_text("0" * 64)
+  with pytest.raises(checkpoint.DamagedError, match="copy it again"):
+    magvit_jax.load_generator(moved)
