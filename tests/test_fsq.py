@@ -66,7 +66,7 @@ def test_factors_are_ids_of_parts_of_the_numbers():
 @pytest.mark.parametrize(
   "args, words",
   [
-    (dict(levels=(8, 2)), "for 2 levels use the quantizer lfq"),
+    (dict(levels=(8, 2)), "use the form 'symmetric'"),
     (dict(levels=()), "levels are ()"),
     (dict(levels=LEVELS, factors=3), "4 levels do not divide into 3 factors"),
     (dict(levels=(8,) * 11), "use more factors"),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Quantized, ste
+from magvit_jax.quantizers import Quantized, check_ids, ste
 from magvit_jax.types import Array, Key, PyTree
 
 
@@ -32,6 +32,20 @@ def ids_to_bits(ids: Array, bits: int) -> Array:
   width = bits // ids.shape[-1]
   on = (ids[..., None] >> np.arange(width)) & 1
   return on.reshape(*ids.shape[:-1], bits) == 1
+
+
+def check_bits(name: str, bits: int, factors: int) -> None:
+  """ValueError where `bits` cannot be cut into that many int32 ids."""
+  if bits < 1 or factors < 1 or bits % factors:
+    raise ValueError(
+      f"{name}: {bits} bits do not divide into {factors} factors; "
+      "choose a number of factors that divides the bits"
+    )
+  if bits // factors > 30:
+    raise ValueError(
+      f"{name}: {bits // factors} bits do not fit an int32 id; use "
+      f"at least {-(-bits // 30)} factors"
+    )
 
 
 class Quantizer(nn.Module):
@@ -56,16 +70,7 @@ class Quantizer(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.bits < 1 or self.factors < 1 or self.bits % self.factors:
-      raise ValueError(
-        f"lfq: {self.bits} bits do not divide into {self.factors} factors; "
-        "choose a number of factors that divides the bits"
-      )
-    if self.bits // self.factors > 30:
-      raise ValueError(
-        f"lfq: {self.bits // self.factors} bits do not fit an int32 id; use "
-        f"at least {-(-self.bits // 30)} factors"
-      )
+    check_bits("lfq", self.bits, self.factors)
     if self.temperature <= 0:
       raise ValueError(
         f"lfq: temperature is {self.temperature}; it must be positive"
@@ -104,7 +109,8 @@ class Quantizer(nn.Module):
     return Quantized(ste(z, codes), bits_to_ids(z > 0, self.factors), aux, {})
 
   def lookup(self, ids: Array) -> Array:
-    """int32 ids [… factors] -> codes [… D]."""
+    """int32 ids [… factors] -> codes [… D]; see check_ids for wrong ones."""
+    ids = check_ids(ids, self.sizes)
     return jnp.where(ids_to_bits(ids, self.bits), 1.0, -1.0)
 
   def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
