@@ -134,7 +134,7 @@ def _records(run: evaluate.Run, source: Any) -> token_records.Records:
   return token_records.Records(
     ids=ids,
     label=label,
-    file=file,
+    file_index=file,
     labels=tuple(source.labels),
     files=tuple(source.files),
     shape=tuple(source.shape),

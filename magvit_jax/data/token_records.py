@@ -3,9 +3,9 @@
   python -m magvit_jax encode --workdir=TOKENIZER --split=train train.npz
 
 A record file is an .npz that opens with numpy alone: `ids` [N T H W f] in the
-smallest unsigned type, `label` and `file` int32 [N], the names `labels` and
-`files`, `shape` (t, h, w, 3) of the clips, and `sizes` and `fingerprint` of
-the tokenizer.
+smallest unsigned type, `label` and `file_index` int32 [N], the names
+`labels` and `files`, `shape` (t, h, w, 3) of the clips, and `sizes` and
+`fingerprint` of the tokenizer.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Records(NamedTuple):
 
   ids: np.ndarray
   label: np.ndarray
-  file: np.ndarray
+  file_index: np.ndarray
   labels: tuple[str, ...]
   files: tuple[str, ...]
   shape: tuple[int, ...]
@@ -70,7 +70,7 @@ def read(path: str | os.PathLike[str]) -> Records:
   return Records(
     ids=arrays["ids"],
     label=arrays["label"].astype(np.int32),
-    file=arrays["file"].astype(np.int32),
+    file_index=arrays["file_index"].astype(np.int32),
     fingerprint=str(arrays["fingerprint"]),
     **names,
     **shapes,
@@ -125,13 +125,13 @@ class Source:
     return dict(
       ids=records.ids[i].astype(np.int32),
       label=int(records.label[i]),
-      file=int(records.file[i]),
-      name=records.files[records.file[i]],
+      file=int(records.file_index[i]),
+      name=records.files[records.file_index[i]],
     )
 
   def split_report(self) -> dict[str, dict[str, int]]:
     """Clips of each file on this side of the split."""
-    counts = np.bincount(self._records.file, minlength=len(self.files))
+    counts = np.bincount(self._records.file_index, minlength=len(self.files))
     return {
       name: {self.split: int(count)}
       for name, count in zip(self.files, counts, strict=True)
