@@ -1,8 +1,8 @@
 """Mask schedules of MaskGIT and MAGVIT: the share of tokens that is masked.
 
-gamma(r, n) falls from 1 at r = 0 to about 0 at r = 1; n is the number of tokens
-that can be masked (exp and log depend on it). Training draws r at random;
-decoding walks it from 0 to 1.
+gamma(r, n) falls from 1 at r = 0 (exp: from 1 - 1/n) to about 0 at r = 1; n is
+the number of tokens that can be masked (exp and log depend on it). Training
+draws r at random; decoding walks it from 0 to 1.
 """
 
 import functools

@@ -103,6 +103,25 @@ def draw_mask(
   return maskgit.lowest(values, count), count
 
 
+def visible(
+  ids: Array, cond: TokenCondition, masked: Array, mask: Array, hard: bool
+) -> Array:
+  """What the transformer sees of a clip under a mask.
+
+  Args:
+    ids: int32 [b T H W f], the clip.
+    cond: its condition.
+    masked: bool [b T H W]; under 'hard' never true where known.
+    mask: int32 [f], the MASK ids.
+    hard: whether the condition is 'hard', else 'commit'.
+  """
+  known, masked = cond.known[..., None], masked[..., None]
+  if hard:
+    return jnp.where(masked, mask, jnp.where(known, cond.ids, ids))
+  hidden = jnp.where(known, cond.ids, mask)
+  return jnp.where(masked, hidden, ids)
+
+
 def cross_entropy(logits: tuple[Array, ...], ids: Array) -> Array:
   """-log p of ids [… f] in nats, summed over factors -> float32 [...]."""
   return -sampling.log_prob(logits, ids)
@@ -194,20 +213,11 @@ class _Masked:
     candidates = ~known if self.hard else jnp.ones_like(known)
     masked, _ = draw_mask(mask_key, candidates, self.schedule)
     masked = masked.reshape(cond.known.shape)
-    seen = self._visible(ids, cond, masked)
+    seen = visible(ids, cond, masked, self._mask_ids(), self.hard)
     logits = self.model.apply(
       {"params": params}, seen, cond.label, cond.task, key=net_key
     )
     return logits, masked
-
-  def _visible(self, ids: Array, cond: TokenCondition, masked: Array) -> Array:
-    """What the transformer sees of the clip `ids` under a mask."""
-    known, masked = cond.known[..., None], masked[..., None]
-    if self.hard:
-      seen = jnp.where(known, cond.ids, ids)
-      return jnp.where(masked, self._mask_ids(), seen)
-    hidden = jnp.where(known, cond.ids, self._mask_ids())
-    return jnp.where(masked, hidden, ids)
 
   def _predictor(self, params, cond, guidance):
     """ids [b n f] -> logits [b n size] per factor, guided if asked for."""

@@ -1,0 +1,273 @@
+"""Contract of generators, and the two condition rules of `masked`."""
+
+import functools
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from magvit_jax import registry
+from magvit_jax.decoding.maskgit import MaskGIT
+from magvit_jax.generators import masked
+from magvit_jax.tasks import TokenCondition
+
+SIZES, GRID, CLASSES, BATCH = (5, 7), (3, 2, 2), 3, 8
+CONDITIONS = ("hard", "commit")
+METHOD = MaskGIT(steps=4)
+cases = pytest.mark.parametrize("condition", CONDITIONS)
+contract = pytest.mark.parametrize(
+  "name,condition",
+  [(n, c) for n in registry.names("generators") for c in CONDITIONS],
+)
+
+
+def clip(seed=0, b=BATCH):
+  """Ids and a condition: nothing, a frame, two, all of them known."""
+  rng = np.random.default_rng(seed)
+  draw = lambda: rng.integers(0, SIZES, (b, *GRID, 2)).astype(np.int32)  # noqa: E731
+  known = np.zeros((b, *GRID), bool)
+  for i in range(b):
+    known[i, : i % 4] = True
+  ids, label = draw(), np.arange(b, dtype=np.int32) % (CLASSES + 1)
+  task = np.arange(b, dtype=np.int32) % 2
+  return ids, TokenCondition(draw(), known, label, task)
+
+
+class Built:
+  """A generator of TINY size, its functions jitted, its parameters noisy."""
+
+  def __init__(self, name, condition):
+    self.gen = build(name, condition)
+    params = jax.jit(self.gen.init)(jax.random.key(0), *clip())
+    # Biases and scales start at zero: noise, so that nothing hides there.
+    rng = np.random.default_rng(9)
+    self.params = jax.tree.map(
+      lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params
+    )
+    self.grad = jax.jit(jax.value_and_grad(self.gen.loss, has_aux=True))
+    self.score = jax.jit(self.gen.score)
+    self.sample = jax.jit(self.gen.sample, static_argnums=3)
+
+  def loss(self, ids, cond):
+    return self.grad(self.params, ids, cond, jax.random.key(0))[0][0]
+
+
+def build(name, condition, **extra):
+  module = importlib.import_module(f"magvit_jax.generators.{name}")
+  args = {**module.TINY, "name": name, "condition": condition, **extra}
+  return registry.build("generators", args)
+
+
+@functools.cache
+def built(name="masked", condition="hard"):
+  return Built(name, condition)
+
+
+@contract
+def test_samples_are_ids_and_compile_once(name, condition):
+  own = built(name, condition)
+  out = []
+  for seed, key in [(0, 0), (0, 0), (0, 1), (1, 0)]:
+    _, cond = clip(seed)
+    ids = own.sample(own.params, cond, jax.random.key(key), METHOD)
+    assert ids.shape == cond.ids.shape and ids.dtype == jnp.int32
+    assert ((ids >= 0) & (ids < np.asarray(SIZES))).all()
+    if condition == "hard":
+      np.testing.assert_array_equal(ids[cond.known], cond.ids[cond.known])
+    out.append(np.asarray(ids))
+  np.testing.assert_array_equal(out[0], out[1])
+  assert (out[0] != out[2]).any()
+  assert own.sample._cache_size() == 1
+
+
+@contract
+def test_losses_are_finite_and_every_parameter_learns(name, condition):
+  own = built(name, condition)
+  ids, cond = clip()
+  (loss, metrics), grads = own.grad(own.params, ids, cond, jax.random.key(0))
+  assert loss.dtype == jnp.float32 and loss.shape == ()
+  assert all(v.dtype == jnp.float32 for v in metrics.values())
+  for grad in jax.tree.leaves(grads):
+    assert np.isfinite(grad).all() and np.abs(grad).max() > 0
+  uniform = np.log(SIZES).sum()
+  assert abs(metrics["nats"] - uniform) < 1.5
+
+
+@contract
+def test_scores_are_sums_over_positions_that_are_not_given(name, condition):
+  own = built(name, condition)
+  ids, cond = clip()
+  out = own.score(own.params, ids, cond, jax.random.key(0))
+  scored = np.asarray(out["scored"])
+  assert not (scored & cond.known).any()
+  np.testing.assert_array_equal(out["positions"], scored.sum((1, 2, 3)))
+  assert out["nats"][-1] == 0 and (out["nats"][:2] > 0).all()
+  # What is neither shown nor scored does not count: the target's own ids do.
+  other = np.where(scored[..., None], (ids + 1) % SIZES, ids)
+  moved = own.score(own.params, other, cond, jax.random.key(0))
+  assert (moved["nats"][:2] != out["nats"][:2]).all()
+
+
+def test_one_decode_is_one_scan_over_the_steps_without_callbacks():
+  own = built()
+  jaxpr = jax.make_jaxpr(own.gen.sample, static_argnums=3)(
+    own.params, clip()[1], jax.random.key(0), METHOD
+  )
+  loops = [e for e in jaxpr.eqns if e.primitive.name in ("scan", "while")]
+  assert [e.params.get("length") for e in loops] == [METHOD.steps]
+  assert "callback" not in str(jaxpr)
+
+
+def test_masks_are_exact_per_example_and_among_candidates():
+  candidates = np.ones((300, 64), bool)
+  candidates[0], candidates[1], candidates[2, 8:] = False, False, False
+  candidates[1, 5] = True
+  mask, count = jax.jit(masked.draw_mask, static_argnums=2)(
+    jax.random.key(0), candidates, "cosine"
+  )
+  mask = np.asarray(mask)
+  np.testing.assert_array_equal(mask.sum(1), count)
+  assert not (mask & ~candidates).any()
+  assert count[0] == 0 and count[1] == 1 and 1 <= count[2] <= 8
+  # The mean of cos(pi r / 2) is 2 / pi, its deviation 0.31.
+  share = np.asarray(count[3:]) / 64
+  np.testing.assert_allclose(share.mean(), 2 / np.pi, atol=4 * 0.31 / 17 + 0.01)
+  assert len(set(np.asarray(count).tolist())) > 30
+  same = np.asarray(count[3:]) == count[3]
+  rows = mask[3:][same]
+  assert len(np.unique(rows, axis=0)) == len(rows)  # own masks, too
+  np.testing.assert_allclose(mask[3:].mean(0), share.mean(), atol=5 * 0.5 / 17)
+
+
+@cases
+def test_what_the_transformer_sees_is_the_rule_written_out(condition):
+  ids, cond = clip()
+  hard = condition == "hard"
+  mask = np.random.default_rng(1).random(cond.known.shape) < 0.5
+  if hard:
+    mask &= ~cond.known
+  want = ids.copy()
+  for at in np.ndindex(*mask.shape):
+    if mask[at]:
+      want[at] = cond.ids[at] if cond.known[at] else SIZES
+    elif cond.known[at] and hard:
+      want[at] = cond.ids[at]
+  got = masked.visible(ids, cond, mask, jnp.asarray(SIZES), hard)
+  np.testing.assert_array_equal(got, want)
+
+
+@cases
+def test_where_the_loss_looks(condition):
+  """The condition counts where known; the clip there only under COMMIT."""
+  own = built("masked", condition)
+  ids, cond = clip()
+  loss = own.loss(ids, cond)
+  known = cond.known[..., None]
+  elsewhere = np.where(known, cond.ids, (cond.ids + 1) % SIZES)
+  assert own.loss(ids, cond._replace(ids=elsewhere)) == loss
+  there = np.where(known, (cond.ids + 1) % SIZES, cond.ids)
+  assert own.loss(ids, cond._replace(ids=there)) != loss
+  under = np.where(known, (ids + 1) % SIZES, ids)
+  assert (own.loss(under, cond) == loss) == (condition == "hard")
+
+
+def test_commit_may_refine_what_is_known():
+  own = built("masked", "commit")
+  _, cond = clip()
+  ids = own.sample(own.params, cond, jax.random.key(0), METHOD)
+  assert (ids[cond.known] != cond.ids[cond.known]).any()
+  other = cond._replace(ids=(cond.ids + 1) % SIZES)
+  moved = own.sample(own.params, other, jax.random.key(0), METHOD)
+  assert (moved[1:] != ids[1:]).any()  # and it is looked at
+  np.testing.assert_array_equal(moved[0], ids[0])
+
+
+def test_guidance_moves_labelled_examples_and_runs_one_batch_when_off():
+  own, key = built(), jax.random.key(0)
+  _, cond = clip()
+  strong = MaskGIT(steps=METHOD.steps, guidance=50.0)
+  free = cond._replace(label=np.full(BATCH, CLASSES, np.int32))
+  for shown, same in [(cond, False), (free, True)]:
+    plain = own.sample(own.params, shown, key, METHOD)
+    guided = own.sample(own.params, shown, key, strong)
+    assert (plain == guided).all() == same
+  flops = [
+    own.sample.lower(own.params, cond, key, m).cost_analysis()["flops"]
+    for m in (METHOD, strong)
+  ]
+  assert flops[1] > 1.7 * flops[0]
+
+
+def test_smoothing_and_label_dropout_enter_the_loss():
+  """Smoothing mixes in a uniform target; dropout hides the label."""
+  ids, cond = clip()
+  gen = build("masked", "hard", smoothing=0.5, label_dropout=0.999)
+  loss = jax.jit(gen.loss)
+  params, key = built().params, jax.random.key(0)
+  smoothed, metrics = loss(params, ids, cond, key)
+  assert smoothed != metrics["nats"]
+  hidden = cond._replace(label=np.full(BATCH, CLASSES, np.int32))
+  assert loss(params, ids, hidden, key)[0] == smoothed
+  assert built().loss(ids, hidden) != built().loss(ids, cond)
+  uniform = tuple(jnp.zeros((1, size)) for size in SIZES)
+  np.testing.assert_allclose(
+    masked.spread(uniform), [np.log(SIZES).sum()], rtol=1e-6
+  )
+
+
+def lesson(rng, b=BATCH):
+  """Task 0: every id is the label. Task 1: frames repeat the first one."""
+  label = rng.integers(0, CLASSES, b).astype(np.int32)
+  task = np.arange(b, dtype=np.int32) % 2
+  frame = rng.integers(0, 5, (b, 1, 2, 2, 2)).astype(np.int32)
+  copied = np.broadcast_to(frame, (b, *GRID, 2))
+  pick = (task == 1)[:, None, None, None, None]
+  ids = np.where(pick, copied, label[:, None, None, None, None])
+  known = np.zeros((b, *GRID), bool)
+  known[task == 1, 0] = True
+  shown = np.where(task == 1, CLASSES, label).astype(np.int32)
+  return ids.astype(np.int32), TokenCondition(ids, known, shown, task)
+
+
+def test_a_few_hundred_updates_teach_labels_tasks_and_conditions():
+  own, params = built(), built().params
+  tx = optax.adam(1e-2)
+
+  @jax.jit
+  def update(params, opt, grads):
+    updates, opt = tx.update(grads, opt)
+    return optax.apply_updates(params, updates), opt
+
+  rng, opt = np.random.default_rng(0), tx.init(params)
+  for i in range(400):
+    _, grads = own.grad(params, *lesson(rng), jax.random.key(i))
+    params, opt = update(params, opt, grads)
+  ids, cond = lesson(rng)
+  got = own.sample(params, cond, jax.random.key(0), METHOD)
+  assert np.mean(got == ids) > 0.9
+
+
+@pytest.mark.parametrize(
+  "args,match",
+  [
+    (dict(sizes=()), "choose a discrete quantizer"),
+    (dict(grid=(2, 2)), r"grid is \(2, 2\)"),
+    (dict(tasks=0), "at least 1 task"),
+    (dict(condition="soft"), "one of hard, commit"),
+    (dict(schedule="linear"), "schedule is 'linear'"),
+    (dict(label_dropout=1.0), "label_dropout is 1.0"),
+  ],
+)
+def test_arguments_that_do_not_fit_are_refused(args, match):
+  with pytest.raises(ValueError, match=match):
+    masked.make(**{**masked.TINY, **args})
+
+
+def test_ids_of_another_grid_are_refused():
+  own = built()
+  ids, cond = clip()
+  with pytest.raises(ValueError, match=r"\[b, 3, 2, 2, 2\].*trained with"):
+    own.gen.loss(own.params, ids[:, :2], cond, jax.random.key(0))
