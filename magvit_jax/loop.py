@@ -27,7 +27,7 @@ from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.types import Array, PyTree
 
 HOST_ONLY = ("skipped", "bad")  # batch entries that never reach a device
 MAX_BAD = 3  # non-finite steps in a row that stop a run
@@ -157,7 +157,8 @@ class _Loop:
     self.stack.callback(self.writer.close)
     self.say(trees.table(self.state.params))
     with self.clock("compile"):
-      self.advance = _compile(self.parts.stage, self.state, batch, self.key)
+      program = train_program(self.parts.stage, self.state)
+      self.advance = program.lower(self.state, batch, self.key).compile()
       self.predict = jax.jit(self.parts.stage.programs["predict"])
 
   def train(self, stop: signals.Stop) -> dict[str, Any]:
@@ -334,16 +335,20 @@ class _Loop:
         self.say(report)
 
 
-def _compile(stage: Stage, state: TrainState, batch, key: Key) -> Any:
-  """(state, batch, key) -> (state, metrics with 'bad'); state is donated."""
+def train_program(stage: Stage, state: TrainState) -> Any:
+  """The jitted (state, batch, key) -> (state, metrics); state is donated.
+
+  Args:
+    stage: what to train.
+    state: its leaves have a `sharding`; they may be abstract.
+  """
 
   def advance(state, batch, key):
     new, metrics = stage.step(state, batch, jax.random.fold_in(key, state.step))
     return new, {**metrics, "bad": new.extra["bad"].astype(jnp.float32)}
 
   shardings = jax.tree.map(lambda x: x.sharding, state)
-  jitted = jax.jit(advance, donate_argnums=0, out_shardings=(shardings, None))
-  return jitted.lower(state, batch, key).compile()
+  return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def _due(step: int, every: int) -> bool:
