@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Trains a causal video tokenizer, evaluates it on held-out video and writes a
-# report:
+# Trains a causal video tokenizer and then a masked transformer on its tokens,
+# evaluates both on held-out video, predicts futures, samples by class and
+# writes one report, runs/quickstart/report.html:
 #   bash launch/quickstart.sh                 the three bundled clips
 #   bash launch/quickstart.sh DIR             your own videos (classes = folders)
-#   bash launch/quickstart.sh [DIR] --config.steps=500     any flag of `train`
+#   bash launch/quickstart.sh [DIR] --config.batch=4    any flag of `train`, for
+#                                                       both
 # A second run reuses .venv and goes on where the first one stopped.
 set -euo pipefail
 name=quickstart
@@ -22,7 +24,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=launch/venv.sh
 source launch/venv.sh
 ensure_venv quickstart
-workdir=runs/$name
+runs=runs/$name
 
 # Runs a verb in a process group of its own and passes signals on once each, so
 # that ctrl-C and a scheduler's SIGTERM both let it save before it leaves.
@@ -39,10 +41,21 @@ verb() {
   return "$code"
 }
 
-verb train --config=configs/tokenizer/clips.py "--workdir=$workdir" \
-  ${flags[@]+"${flags[@]}"} || exit $?
-if [ ! "$workdir/report.html" -nt "$workdir/DONE" ]; then
-  verb evaluate "--workdir=$workdir" || exit $?
-  verb report "--workdir=$workdir" || exit $?
+# Trains and evaluates one stage, unless that is done.
+stage() {
+  local kind=$1 workdir=$runs/$1
+  shift
+  verb train "--config=configs/$kind/clips.py" "--workdir=$workdir" "$@" \
+    ${flags[@]+"${flags[@]}"} || return $?
+  if [ -z "$(find "$workdir" -name 'evaluation*.json' -newer "$workdir/DONE")" ]
+  then
+    verb evaluate "--workdir=$workdir" || return $?
+  fi
+}
+
+stage tokenizer || exit $?
+stage generator "--config.tokenizer.workdir=$runs/tokenizer" || exit $?
+if [ ! "$runs/report.html" -nt "$runs/generator/DONE" ]; then
+  verb report "--workdir=$runs/generator" "--out=$runs/report.html" || exit $?
 fi
-echo "report: $PWD/$workdir/report.html"
+echo "report: $PWD/$runs/report.html"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from magvit_jax import loop, report
 from magvit_jax.cli import report as verb
-from magvit_jax.report import curves, page, pictures, sections
+from magvit_jax.report import curves, page, pictures
 
 VOID = ("meta", "img", "br", "path", "rect")
 

@@ -43,6 +43,7 @@ METRICS = {
     2,
     True,
   ),
+  "psnr_still": ("the baseline: repeating the last given frame", "dB", 2, True),
   "psnr_ceiling": ("the tokenizer's own reconstruction", "dB", 2, True),
   "psnr": ("mean over frames, then clips, then files", "dB", 2, True),
   "psnr_box": (
@@ -132,10 +133,11 @@ CARDS = (
   ("cross_entropy", "cross-entropy per token", "nats", 3),
   ("cross_entropy_unigram", "baseline: unigram", "nats", 3),
   ("psnr_predicted", "PSNR of predicted frames", "dB", 2),
-  ("psnr_repeat", "baseline: repeat last given", "dB", 2),
+  ("psnr_repeat", "baseline: repeat last tokens", "dB", 2),
+  ("psnr_still", "baseline: repeat last frame", "dB", 2),
   ("psnr_ceiling", "ceiling: reconstruction", "dB", 2),
   ("token_accuracy", "token accuracy", "", 3),
-  ("token_accuracy_repeat", "baseline: repeat last given", "", 3),
+  ("token_accuracy_repeat", "baseline: repeat last tokens", "", 3),
   ("psnr", "PSNR", "dB", 2),
   ("psnr_box", "floor: box means", "dB", 2),
   ("ssim", "SSIM", "", 3),
@@ -145,7 +147,7 @@ CARDS = (
 # baseline: (what is compared with it, label of the difference); a card more
 MARGINS = {
   "cross_entropy_unigram": ("cross_entropy", "below the unigram"),
-  "psnr_repeat": ("psnr_predicted", "above repeating"),
+  "psnr_repeat": ("psnr_predicted", "above repeating tokens"),
   "psnr_box": ("psnr", "above the floor"),
 }
 
@@ -202,6 +204,7 @@ def training(run: Workdir) -> Section | None:
       [
         curves.series(evals, "eval_psnr_predicted", "predicted"),
         curves.series(evals, "eval_psnr_repeat", "repeat last given", True),
+        curves.series(evals, "eval_psnr_still", "still frame", True),
         curves.series(evals, "eval_psnr_ceiling", "ceiling", True),
       ],
     ),

@@ -1,0 +1,153 @@
+"""Digits: does a classifier know generated ones, and are futures predicted?
+
+  python benchmarks/digits.py --workdir=runs/digits/generator
+
+A linear classifier on single frames, cut out around the digit and shrunk to
+8x8 pixels, is trained on real clips of the training split; a clip gets the
+class with the highest mean log-probability over its frames. Its accuracy on
+samples by class, with their labels as the truth, stands beside that on the
+tokenizer's reconstructions of held-out clips. Futures of held-out clips stand
+beside repeating the last given frame. Exits with 1 if a target is missed: a
+ratio of 0.9, and more PSNR than repeating.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+import sklearn.linear_model
+import sklearn.pipeline
+import sklearn.preprocessing
+
+from magvit_jax import registry, sampler, workdir
+from magvit_jax.data import transforms
+from magvit_jax.metrics import averages
+
+RATIO = 0.9
+SIDE = 8  # pixels that the classifier sees of a digit
+
+
+def main() -> int:
+  """Prints the figures; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--workdir", required=True, help="run of the generator")
+  parser.add_argument("--train", type=int, default=2000, help="real clips")
+  parser.add_argument("--num", type=int, default=200, help="samples and clips")
+  parser.add_argument("--steps", type=int, help="of decoding")
+  parser.add_argument("--guidance", type=float)
+  parser.add_argument("--temperature", type=float)
+  parser.add_argument("--choice_temperature", type=float)
+  parser.add_argument("--seed", type=int, default=0)
+  args = parser.parse_args()
+  names = ("steps", "guidance", "temperature", "choice_temperature")
+  method = {k: v for k in names if (v := getattr(args, k)) is not None}
+  gen = sampler.load_generator(args.workdir)
+  data = registry.plain(workdir.read_config(args.workdir)["config"]["data"])
+  if data["name"] != "moving_digits":
+    raise ValueError(
+      f"{args.workdir} was trained on {data['name']}; this needs moving_digits"
+    )
+  train = registry.build("data", data, split="train")
+  held = registry.build("data", {**data, "eval_clips": args.num}, split="eval")
+  model = Classifier(*clips(train, args.train))
+  real, labels = clips(held, args.num)
+  recon = np.stack([transforms.to_uint8(gen.reconstruct(v)) for v in real])
+  wanted = np.arange(args.num) % len(gen.labels)
+  made = transforms.to_uint8(
+    gen.sample(wanted, num=args.num, seed=args.seed, **method)
+  )
+  scores = {
+    "real held-out clips": model.accuracy(real, labels),
+    "reconstructions": model.accuracy(recon, labels),
+    "samples by class": model.accuracy(made, wanted),
+  }
+  for name, score in scores.items():
+    print(f"accuracy on {name:<24} {score:.3f}")
+  ratio = scores["samples by class"] / scores["reconstructions"]
+  print(f"samples / reconstructions            {ratio:.3f}  target >= {RATIO}")
+  return int(not (futures(gen, real, args.seed, method) and ratio >= RATIO))
+
+
+class Classifier:
+  """Logistic regression on what is cut out of single frames."""
+
+  def __init__(self, videos: Sequence[np.ndarray], labels: np.ndarray):
+    frames = [frame for video in videos for frame in video[::4]]
+    seen = np.stack([cut_out(frame) for frame in frames])
+    self.model = sklearn.pipeline.make_pipeline(
+      sklearn.preprocessing.StandardScaler(),
+      sklearn.linear_model.LogisticRegression(max_iter=500, C=0.1),
+    )
+    self.model.fit(seen, np.repeat(labels, len(videos[0][::4])))
+
+  def accuracy(self, videos: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Share of videos whose most probable class over all frames is theirs."""
+    right = 0
+    for video, label in zip(videos, labels, strict=True):
+      seen = np.stack([cut_out(frame) for frame in video])
+      scores = self.model.predict_log_proba(seen).mean(0)
+      right += self.model.classes_[scores.argmax()] == label
+    return right / len(labels)
+
+
+def cut_out(frame: np.ndarray) -> np.ndarray:
+  """float32 [SIDE * SIDE]: the square around the brightest part of a frame.
+
+  Args:
+    frame: uint8 [h w 3] with one digit of 7/16 of its shorter side.
+  """
+  grey = frame.astype(np.float32).mean(-1)
+  side = min(grey.shape) * 7 // 16
+  total = np.pad(grey, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+  boxes = (
+    total[side:, side:]
+    - total[:-side, side:]
+    - total[side:, :-side]
+    + total[:-side, :-side]
+  )
+  top, left = np.unravel_index(boxes.argmax(), boxes.shape)
+  cut = PIL.Image.fromarray(grey[top : top + side, left : left + side])
+  small = cut.resize((SIDE, SIDE), PIL.Image.Resampling.BOX)
+  return np.asarray(small).ravel() / 255
+
+
+def clips(source, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+  """`count` clips, uint8 [t h w 3] each, and their labels int [count]."""
+  found = [
+    source.clip(k % len(source), np.random.default_rng((1, k)))
+    for k in range(count)
+  ]
+  return [c["video"] for c in found], np.array([c["label"] for c in found])
+
+
+def futures(gen, videos, seed: int, method) -> bool:
+  """Prints the PSNR of predicted frames; whether it beats repeating."""
+  given = gen.check_frames()
+  videos = videos[:50]
+  real = np.stack([transforms.to_float(video) for video in videos])
+  made = np.stack(
+    [
+      gen.predict(video, frames=given, seed=seed + k, **method)[0]
+      for k, video in enumerate(videos)
+    ]
+  )
+  repeat = np.repeat(real[:, given - 1 : given], real.shape[1], axis=1)
+  psnr = {
+    name: float(
+      np.mean(averages.psnr_per_frame(real[:, given:], other[:, given:]))
+    )
+    for name, other in (("predicted", made), ("repeating", repeat))
+  }
+  print(
+    f"PSNR from {given} of {real.shape[1]} frames: predicted "
+    f"{psnr['predicted']:.2f} dB, repeating the last {psnr['repeating']:.2f} dB"
+  )
+  return psnr["predicted"] > psnr["repeating"]
+
+
+if __name__ == "__main__":
+  sys.exit(main())
