@@ -7,9 +7,10 @@ byte would come back as a wrong weight: see checksum.py. `frozen` arrays never
 change and are saved once, in workdir/frozen.
 """
 
+import contextlib
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from orbax.checkpoint import v1 as ocp
 
 from magvit_jax import checksum
 from magvit_jax import tree as trees
+from magvit_jax.registry import suggest
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
 
@@ -107,17 +109,19 @@ class Checkpointer:
 
     Raises:
       OSError: this save, or the one before it, could not be written.
-      KeyError: `metrics` lacks the metric of `checkpoint.best`.
+      KeyError: `metrics` lacks the metric of `checkpoint.best`; the step is
+        saved before that is raised.
     """
+    lacks = metrics is not None and self.best not in ("none", *metrics)
     due = self.every > 0 and step % self.every == 0
-    if not (due or force or self._improves(metrics)):
+    if not (due or force or lacks or self._improves(metrics)):
       return False
     if any(info.step == step for info in self._manager.checkpoints):
       return False
     # Orbax first waits for the save before, whose failure would come up here.
     self.wait()
     self._writing = step
-    with _Writing(self.workdir, step):
+    with _writing(self.workdir, step):
       items = {k: v for k, v in _items(state).items() if jax.tree.leaves(v)}
       items["loop"] = {
         "step": np.asarray(step, np.int32),
@@ -128,6 +132,13 @@ class Checkpointer:
       }
       self._manager.save_checkpointables_async(
         step, items, force=True, metrics=metrics
+      )
+    if lacks:
+      self.wait()
+      raise KeyError(
+        f"checkpoint.best is {self.best!r}, which evaluation does not give"
+        f"{suggest(self.best, metrics)}; it gives {', '.join(metrics)}. Choose "
+        f"one of them or 'none'; step {step} is saved"
       )
     return True
 
@@ -168,12 +179,12 @@ class Checkpointer:
 
   def wait(self) -> None:
     """Returns when the last save is on disk. OSError if it is not."""
-    with _Writing(self.workdir, self._writing):
+    with _writing(self.workdir, self._writing):
       self._manager.wait()
 
   def close(self) -> None:
     """Waits for the last save and ends the background threads."""
-    with _Writing(self.workdir, self._writing):
+    with _writing(self.workdir, self._writing):
       self._manager.close()
 
   def _score(self, metrics: dict[str, float]) -> float:
@@ -183,11 +194,6 @@ class Checkpointer:
   def _improves(self, metrics: dict[str, float] | None) -> bool:
     if self.best == "none" or metrics is None:
       return False
-    if self.best not in metrics:
-      raise KeyError(
-        f"checkpoint.best is {self.best!r}, which evaluation does not give; "
-        f"it gives {', '.join(metrics)}. Choose one of them or 'none'"
-      )
     seen = [info.metrics for info in self._manager.checkpoints if info.metrics]
     return self._score(metrics) > max(map(self._score, seen), default=-np.inf)
 
@@ -232,15 +238,19 @@ def stored(workdir: str | pathlib.Path, step: int, item: str) -> dict[str, Any]:
 
 
 def save_frozen(workdir: str | pathlib.Path, frozen: PyTree) -> None:
-  """Writes `frozen` once, with its hash; an empty tree writes nothing."""
+  """Writes `frozen` and its hash for a run that begins, unless it is empty."""
   folder = pathlib.Path(workdir).absolute() / "frozen"
-  there = folder.exists()
+  note, text = folder / "sha256", checksum.sha256(frozen) + "\n"
+  # Others may be left from a start that failed.
+  there = note.is_file() and note.read_text() == text
   _barrier("frozen arrays looked for")
   if there or not jax.tree.leaves(frozen):
     return
+  if jax.process_index() == 0:
+    shutil.rmtree(folder, ignore_errors=True)
   ocp.save(folder / "arrays", frozen)
   if jax.process_index() == 0:
-    (folder / "sha256").write_text(checksum.sha256(frozen) + "\n")
+    note.write_text(text)
 
 
 def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
@@ -262,22 +272,16 @@ def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
   return frozen
 
 
-class _Writing:
+@contextlib.contextmanager
+def _writing(workdir: pathlib.Path, step: int | None) -> Iterator[None]:
   """Turns what Orbax and TensorStore raise on a full disk into an OSError."""
-
-  def __init__(self, workdir: pathlib.Path, step: int | None):
-    self.workdir, self.step = workdir, step
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    if error is None or not isinstance(error, (OSError, ValueError)):
-      return
-    free = shutil.disk_usage(self.workdir).free / 2**20
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    free = shutil.disk_usage(workdir).free / 2**20
     raise OSError(
-      f"the checkpoint of step {self.step} could not be written to "
-      f"{self.workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
+      f"the checkpoint of step {step} could not be written to "
+      f"{workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
       "Earlier checkpoints are untouched: free some space and run the same "
       "command again"
     ) from error

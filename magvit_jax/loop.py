@@ -97,10 +97,12 @@ def run(
   # Wrong data is found before the workdir is touched.
   parts = parts or make_parts(cfg)
   cfg = freezing.describe(cfg, parts.train)
-  workdirs.prepare(workdir, cfg, resume)
+  workdirs.check_writable(workdir)
   with contextlib.ExitStack() as stack:
     loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
     loop.start(found if frozen is None else frozen)
+    # What could not start leaves no config, and an earlier one as it was.
+    workdirs.prepare(workdir, cfg, resume)
     return loop.train(stack.enter_context(signals.Stop()))
 
 
@@ -356,7 +358,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _check_counts(cfg: Any) -> None:
-  for name, least in (("steps", 1), ("batch", 1)):
+  for name, least in (("steps", 1), ("batch", 1), ("seed", 0)):
     if cfg[name] < least:
       raise ValueError(f"{name} is {cfg[name]}; it must be at least {least}")
 

@@ -97,7 +97,7 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
     )
   folder = pathlib.Path(workdir)
   if not (folder / "config.json").exists():
-    if (folder / "checkpoints").exists():
+    if any((folder / "checkpoints").glob("[0-9]*")):
       raise FileExistsError(
         f"{folder} holds checkpoints but no config.json; restore that file, or "
         "choose another --workdir"
@@ -121,8 +121,10 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
 
 
 def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
-  """Makes the folder ready for what `plan` says, and returns that.
+  """Writes the config as `plan` says, and returns that.
 
+  To be called once the run is known to start: a config that fails must not
+  stand in the way of its correction, nor for the network that was trained.
   A new config under 'force' takes the place of the old one, which is kept
   under 'earlier', and reopens a run that was done.
 
@@ -131,7 +133,7 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
   """
   mode = plan(workdir, cfg, resume)
   folder = pathlib.Path(workdir)
-  _check_writable(folder)
+  check_writable(folder)
   if jax.process_index() != 0 or mode == "done":
     return mode
   if mode == "new":
@@ -151,7 +153,9 @@ def mark_done(workdir: str | pathlib.Path, step: int) -> None:
     (pathlib.Path(workdir) / "DONE").write_text(f"step {step}\n")
 
 
-def _check_writable(folder: pathlib.Path) -> None:
+def check_writable(workdir: str | pathlib.Path) -> None:
+  """Makes the folder; OSError where nothing can be written into it."""
+  folder = pathlib.Path(workdir)
   probe = folder / f".write_test_{os.getpid()}"
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -190,6 +190,14 @@ def test_only_due_forced_and_best_steps_are_saved(tmp_path):
   assert checkpoint.steps(tmp_path) == [1, 6]
 
 
+def test_an_unknown_best_metric_is_named_and_the_step_kept(tmp_path):
+  saver = checkpoint.Checkpointer(tmp_path, every=5, best="eval_psnrr")
+  with pytest.raises(KeyError, match="did you mean 'eval_psnr'.*step 3 is"):
+    saver.save(3, make_state(3), {"eval_psnr": 3.0})
+  saver.close()
+  assert checkpoint.steps(tmp_path) == [3]
+
+
 @pytest.mark.parametrize(
   "options, words",
   [(dict(keep=0), "keep is 0"), (dict(best_mode="low"), "'max' or 'min'")],
@@ -199,13 +207,16 @@ def test_wrong_options(tmp_path, options, words):
     checkpoint.Checkpointer(tmp_path, every=1, **options)
 
 
-def test_frozen_is_saved_once_and_checked(tmp_path):
+def test_frozen_is_saved_and_checked(tmp_path):
   frozen = {"vgg": jnp.arange(3000.0)}
   shapes = jax.eval_shape(lambda: frozen)
   checkpoint.save_frozen(tmp_path, {})
   assert not (tmp_path / "frozen").exists()
-  checkpoint.save_frozen(tmp_path, frozen)
   checkpoint.save_frozen(tmp_path, {"vgg": jnp.zeros(3000)})
+  checkpoint.save_frozen(tmp_path, frozen)
+  before = (tmp_path / "frozen" / "arrays").stat().st_mtime_ns
+  checkpoint.save_frozen(tmp_path, frozen)
+  assert (tmp_path / "frozen" / "arrays").stat().st_mtime_ns == before
   same(checkpoint.restore_frozen(tmp_path, shapes), frozen)
   (tmp_path / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(checkpoint.DamagedError, match="frozen"):

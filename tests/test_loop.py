@@ -215,6 +215,21 @@ def test_force_goes_on_with_the_new_config(tmp_path):
   assert document["earlier"][0]["steps"] == 4
   with pytest.raises(ValueError, match="beyond steps=2"):
     train(tmp_path, "force", steps=2)
+  wider = dict(nan_from=10**6, width=4)
+  with pytest.raises(checkpoint.MismatchError, match="of another network"):
+    train(tmp_path, "force", steps=7, stage=wider)
+  assert workdir.read_config(tmp_path) == document
+
+
+def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
+  for wrong in (
+    dict(checkpoint=dict(every=2, keep=0, best="none", best_mode="max")),
+    dict(init_from="/nowhere"),
+  ):
+    with pytest.raises((ValueError, OSError)):
+      train(tmp_path, **wrong)
+    assert not (tmp_path / "config.json").exists()
+  assert train(tmp_path, "never")["step"] == 6
 
 
 def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
@@ -295,6 +310,7 @@ def test_init_from_a_folder_without_a_run_says_so(tmp_path):
   "changes, words",
   [
     (dict(steps=0), "steps is 0"),
+    (dict(seed=-1), "seed is -1; it must be at least 0"),
     (dict(mesh=dict(data=3)), "does not fit 1 device"),
     (dict(mesh=dict(fsdp=-1)), "at most one of them is -1"),
   ],

@@ -89,6 +89,8 @@ def test_force_keeps_the_earlier_config_and_reopens_a_done_run(tmp_path):
 
 def test_checkpoints_without_a_config_are_not_written_over(tmp_path):
   (tmp_path / "checkpoints").mkdir()
+  assert workdir.plan(tmp_path, config(), "auto") == "new"
+  (tmp_path / "checkpoints" / "3").mkdir()
   with pytest.raises(FileExistsError, match="no config.json"):
     workdir.prepare(tmp_path, config(), "auto")
 
