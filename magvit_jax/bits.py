@@ -44,6 +44,7 @@ def pack(ids: np.ndarray, sizes: tuple[int, ...]) -> bytes:
   if not np.issubdtype(ids.dtype, np.integer):
     raise TypeError(f"bits: ids are {ids.dtype}; they must be integers")
   _positions(ids.shape, sizes)
+  shifts, factors = _layout(sizes)
   rows = ids.reshape(-1, len(sizes))
   for k, size in enumerate(sizes):
     column = rows[:, k]
@@ -52,7 +53,6 @@ def pack(ids: np.ndarray, sizes: tuple[int, ...]) -> bytes:
         f"bits: ids of factor {k} lie in {column.min()}..{column.max()}; they "
         f"must lie in 0..{size - 1}: the ids come from another quantizer"
       )
-  shifts, factors = _layout(sizes)
   parts = []
   for start in range(0, len(rows), ROWS):
     part = rows[start : start + ROWS].astype(np.uint64)
@@ -87,7 +87,9 @@ def unpack(
     on = np.unpackbits(piece, bitorder="little")
     if on[(stop - start) * bits :].any():
       raise ValueError("bits: bits are set behind the last id; data is damaged")
-    on = on[: (stop - start) * bits].reshape(-1, bits).astype(np.uint64)
+    on = (
+      on[: (stop - start) * bits].reshape(stop - start, bits).astype(np.uint64)
+    )
     for k in range(len(sizes)):
       mine = factors == k
       ids[start:stop, k] = np.sum(
