@@ -1,0 +1,155 @@
+"""FLOPs of a jaxpr: what the mathematics needs, before any compiler.
+
+Dots and convolutions only, two FLOPs per multiply-add, loops times their trip
+count. Taps of a convolution that fall on padding or between dilated pixels
+are not counted. Pallas kernels are counted apart.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+from jax.extend import core
+
+REMAT = ("checkpoint", "remat", "remat2")
+
+
+class Flops(NamedTuple):
+  """FLOPs of a program, on all devices together.
+
+  Attributes:
+    matmul: of dots and convolutions outside kernels.
+    kernel: of Pallas kernels: their cost estimate, or the dots of the body
+      times the grid.
+    unbounded: loops whose trip count is not known; they count once.
+  """
+
+  matmul: float = 0.0
+  kernel: float = 0.0
+  unbounded: int = 0
+
+  def __add__(self, other: "Flops") -> "Flops":
+    return Flops(*(a + b for a, b in zip(self, other, strict=True)))
+
+  def times(self, n: float) -> "Flops":
+    """Of n runs."""
+    return Flops(self.matmul * n, self.kernel * n, self.unbounded)
+
+
+def count(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
+  """Adds up the equations of a jaxpr and of all that is inside."""
+  inner = getattr(jaxpr, "jaxpr", jaxpr)
+  return sum((_equation(e) for e in inner.eqns), Flops())
+
+
+def without_remat(trace: Callable[[], Any]) -> Flops:
+  """FLOPs of what `trace()` returns, as if nothing were computed twice.
+
+  Args:
+    trace: makes a new `jax.stages.Traced` of the program at each call.
+  """
+  traced = trace()
+  if not has_remat(traced.jaxpr):
+    return count(traced.jaxpr)
+  # Inner jitted functions keep their traces, in which remat would stay, and
+  # those made here must not reach the program that is compiled.
+  jax.clear_caches()
+  with _no_remat():
+    flops = count(trace().jaxpr)
+  jax.clear_caches()
+  return flops
+
+
+def has_remat(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> bool:
+  """Whether `jax.checkpoint` stands anywhere in the jaxpr."""
+  inner = getattr(jaxpr, "jaxpr", jaxpr)
+  return any(
+    e.primitive.name in REMAT or any(map(has_remat, _inside(e)))
+    for e in inner.eqns
+  )
+
+
+@contextlib.contextmanager
+def _no_remat() -> Iterator[None]:
+  # Linen's remat and our own code look these up when they are called.
+  def plain(fun=None, **_):
+    return (lambda f: f) if fun is None else fun
+
+  with (
+    mock.patch.object(jax, "checkpoint", plain),
+    mock.patch.object(jax, "remat", plain),
+  ):
+    yield
+
+
+def _inside(e: Any) -> list[Any]:
+  """The jaxprs among the parameters of an equation."""
+  found = []
+  for value in e.params.values():
+    items = value if isinstance(value, (tuple, list)) else (value,)
+    found += [v for v in items if isinstance(v, (core.Jaxpr, core.ClosedJaxpr))]
+  return found
+
+
+def _equation(e: Any) -> Flops:
+  name = e.primitive.name
+  if name == "dot_general":
+    return Flops(matmul=_dot(e))
+  if name == "conv_general_dilated":
+    return Flops(matmul=_convolution(e))
+  if name == "pallas_call":
+    return Flops(kernel=_kernel(e))
+  if name == "scan":
+    return count(e.params["jaxpr"]).times(e.params["length"])
+  if name == "while":
+    body = count(e.params["body_jaxpr"])
+    return body + Flops(unbounded=int(body.matmul + body.kernel > 0))
+  if name == "cond":
+    return max(map(count, e.params["branches"]), key=lambda f: f.matmul)
+  return sum(map(count, _inside(e)), Flops())
+
+
+def _dot(e: Any) -> float:
+  (contracted, _), _ = e.params["dimension_numbers"]
+  shape = e.invars[0].aval.shape
+  depth = math.prod(shape[i] for i in contracted)
+  return 2.0 * depth * math.prod(e.outvars[0].aval.shape)
+
+
+def _convolution(e: Any) -> float:
+  p, numbers = e.params, e.params["dimension_numbers"]
+  (lhs, rhs), out = (v.aval.shape for v in e.invars), e.outvars[0].aval.shape
+  taps = 1
+  for axis in range(len(out) - 2):
+    taps *= _taps(
+      size=lhs[numbers.lhs_spec[2 + axis]],
+      kernel=rhs[numbers.rhs_spec[2 + axis]],
+      out=out[numbers.out_spec[2 + axis]],
+      stride=p["window_strides"][axis],
+      low=p["padding"][axis][0],
+      holes=p["lhs_dilation"][axis],
+      spread=p["rhs_dilation"][axis],
+    )
+  batch, features = (out[i] for i in numbers.out_spec[:2])
+  # The kernel has the input features of one group.
+  return 2.0 * batch * features * rhs[numbers.rhs_spec[1]] * taps
+
+
+def _taps(size, kernel, out, stride, low, holes, spread) -> int:
+  """Pairs of an output pixel and a tap that meet a real input pixel."""
+  place = np.arange(out)[:, None] * stride + np.arange(kernel) * spread - low
+  inside = (place >= 0) & (place <= (size - 1) * holes)
+  return int((inside & (place % holes == 0)).sum())
+
+
+def _kernel(e: Any) -> float:
+  estimate = e.params.get("cost_estimate")
+  if estimate is not None:
+    return float(estimate.flops)
+  grid = e.params["grid_mapping"].grid
+  body = count(e.params["jaxpr"])
+  return (body.matmul + body.kernel) * math.prod(grid)

@@ -1,0 +1,257 @@
+"""The programs of a config with abstract arguments: nothing is computed.
+
+The stage is built as the loop builds it; its state comes from `eval_shape`,
+its batch from the shape of the clips in the config. No data is read.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from magvit_jax import frozen as freezing
+from magvit_jax import loop, registry, sharding, tokenizers, workdir
+from magvit_jax.planner.chips import Topology
+from magvit_jax.stages import Stage, TrainState
+from magvit_jax.types import PyTree
+
+# Labels in a program whose data says how many there are; only the size of one
+# embedding depends on it.
+CLASSES = 1000
+PROGRAMS = ("train", "predict", "encode", "decode", "sample")
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Something to compile.
+
+  Attributes:
+    name: 'train' or a key of Stage.programs.
+    make: () -> a new jitted function, traced from scratch.
+    args: its arguments, ShapeDtypeStructs with shardings.
+    batch: examples of a call, on all devices.
+    steps: calls of a whole run; 0 where it is not a training step.
+    state: abstract TrainState.
+  """
+
+  name: str
+  make: Callable[[], Any]
+  args: tuple[PyTree, ...]
+  batch: int
+  steps: int
+  state: TrainState
+
+  def trace(self) -> Any:
+    """A new `jax.stages.Traced`, as the platform of a TPU would make it."""
+    with on_tpu():
+      return self.make().trace(*self.args)
+
+
+@contextlib.contextmanager
+def on_tpu() -> Iterator[None]:
+  """Code that chooses by platform asks jax.default_backend(): it says 'tpu'."""
+  with mock.patch.object(jax, "default_backend", lambda: "tpu"):
+    yield
+
+
+def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
+  """The program `name` of a config on a mesh.
+
+  Args:
+    cfg: resolved by `resolve`.
+    name: one of PROGRAMS.
+    mesh: of the devices to plan for.
+
+  Raises:
+    KeyError: the stage has no such program.
+    ValueError: a batch that the mesh does not divide.
+  """
+  train = name == "train"
+  batch = cfg.batch if name != "predict" else cfg.eval.batch
+  sharding.local_rows(batch, mesh, "batch" if train else f"batch of {name}")
+  with on_tpu():
+    stage = build_stage(cfg)
+    known = ("train", *stage.programs)
+    if name not in known:
+      raise KeyError(
+        f"--program={name}: the stage {cfg.stage.name!r} has no such program"
+        f"{registry.suggest(name, known)}; it has {', '.join(known)}"
+      )
+    rows = abstract_batch(cfg, name, batch, mesh)
+    state = abstract_state(cfg, stage, rows, mesh)
+  key = _lay(_key(), sharding.replicated(mesh))
+  if train:
+    new = functools.partial(_train, cfg, state)
+    return Program(name, new, (state, rows, key), batch, cfg.steps, state)
+  takes = inspect.signature(stage.programs[name]).parameters
+  args = (state, rows, key) if "key" in takes else (state, rows)
+  return Program(
+    name, functools.partial(_run, cfg, name), args, batch, 0, state
+  )
+
+
+def build_stage(cfg: Any) -> Stage:
+  """The stage, as the loop builds it."""
+  return registry.build(
+    "stages", cfg.stage, steps=cfg.steps, **freezing.stage_args(cfg)
+  )
+
+
+def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
+  """Fills in what a run would find in its data and its tokenizer.
+
+  Args:
+    cfg: ConfigDict of the config `spec`.
+    spec: what --config says; 'generator/x' uses the tokenizer 'tokenizer/x'.
+    tokenizer: config of the frozen tokenizer; '' takes the run in
+      cfg.tokenizer.workdir if there is one, else the one of the same name.
+    classes: labels of the data.
+
+  Raises:
+    ValueError: the tokenizer is not known.
+  """
+  if "tokenizer" not in cfg:
+    return cfg
+  from magvit_jax.cli import train as configs
+
+  folder = pathlib.Path(cfg.tokenizer.workdir)
+  if not tokenizer and (folder / "config.json").exists():
+    stage = registry.plain(workdir.read_config(folder)["config"]["stage"])
+  else:
+    family, _, name = spec.partition(":")[0].rpartition("/")
+    if not tokenizer and not family.endswith("generator"):
+      raise ValueError(
+        f"--config={spec} needs a tokenizer, and {folder} holds no run of "
+        "one; name its config with --tokenizer=tokenizer/NAME"
+      )
+    tokenizer = tokenizer or f"tokenizer/{name.removesuffix('.py')}"
+    stage = registry.plain(configs.load_config(tokenizer).stage)
+  plain = registry.plain(cfg)
+  own = {part: stage[part] for part in freezing.PARTS}
+  plain["tokenizer"] = {**plain["tokenizer"], **own}
+  plain["clips"] = {
+    "shape": clip_shape(cfg),
+    "labels": tuple(map(str, range(classes))),
+  }
+  return ml_collections.ConfigDict(plain)
+
+
+def clip_shape(cfg: Any) -> tuple[int, int, int, int]:
+  """(t, h, w, 3) of the clips of a config.
+
+  Raises:
+    ValueError: the data of the config do not say.
+  """
+  data = registry.plain(cfg.data)
+  if "clips" in cfg:
+    return tuple(cfg.clips.shape)
+  if "frames" not in data or "size" not in data:
+    raise ValueError(
+      f"the planner reads the shape of the clips in data.frames and "
+      f"data.size, and the data of this config ({data.get('name')!r}) have "
+      f"only {', '.join(data)}; plan a config that reads videos"
+    )
+  return (data["frames"], *data["size"], 3)
+
+
+def abstract_batch(
+  cfg: Any, program: str, batch: int, mesh: jax.sharding.Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """What a program may read, split over the mesh as the loop does.
+
+  Decoding starts from ids; everything else, a sample's condition too, from
+  videos, as a batch with ids would not be encoded.
+  """
+  shape = clip_shape(cfg)
+  rows = {
+    "video": ((batch, *shape), jnp.float32),
+    "label": ((batch,), jnp.int32),
+    "file": ((batch,), jnp.int32),
+    "index": ((batch,), jnp.int32),
+    "task": ((batch,), jnp.int32),
+    "valid": ((batch,), jnp.bool_),
+  }
+  if program == "decode":
+    del rows["video"]
+    module = tokenizers.build_tokenizer(
+      cfg.tokenizer if "tokenizer" in cfg else cfg.stage
+    )
+    grid = module.latent_shape(*shape[:3])
+    rows["ids"] = ((batch, *module.quantizer.ids_shape(grid)), jnp.int32)
+  split = sharding.batch_sharding(mesh)
+  return {
+    k: jax.ShapeDtypeStruct(s, dtype, sharding=split)
+    for k, (s, dtype) in rows.items()
+  }
+
+
+def abstract_state(
+  cfg: Any,
+  stage: Stage,
+  rows: Mapping[str, jax.ShapeDtypeStruct],
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """The state of a run, laid out as the loop lays it."""
+  frozen = {}
+  if "tokenizer" in cfg:
+    module = tokenizers.build_tokenizer(cfg.tokenizer)
+    frozen = {"tokenizer": freezing.abstract(module)}
+  video = jax.ShapeDtypeStruct((1, *clip_shape(cfg)), jnp.float32)
+  batch = {"label": rows["label"], "video": video}
+  state = jax.eval_shape(stage.init, _key(), batch, frozen)
+  return _lay(state, sharding.replicated(mesh))
+
+
+def _train(cfg: Any, state: TrainState) -> Any:
+  return loop.train_program(build_stage(cfg), state)
+
+
+def _run(cfg: Any, name: str) -> Any:
+  """A program under its own name, with which its scopes begin."""
+  program = build_stage(cfg).programs[name]
+
+  def run(*args):
+    return program(*args)
+
+  run.__name__ = name
+  return jax.jit(run)
+
+
+def _key() -> jax.ShapeDtypeStruct:
+  return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _lay(tree: PyTree, layout: Any) -> PyTree:
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), tree
+  )
+
+
+def batch_parts(cfg: Any, topology: Topology) -> int:
+  """Into how many parts the mesh of a config splits a batch."""
+  sizes = registry.plain(cfg.mesh)
+  known = math.prod(size for size in sizes.values() if size != -1)
+  rest = max(1, topology.devices // known)
+  return math.prod(
+    rest if sizes[axis] == -1 else sizes[axis] for axis in sharding.BATCH_AXES
+  )
+
+
+def set_batch(cfg: Any, topology: Topology, each: int) -> None:
+  """Sets batch and eval.batch to `each` examples per part of the mesh.
+
+  Raises:
+    ValueError: `each` is below 1.
+  """
+  if each < 1:
+    raise ValueError(f"--per_chip_batch={each}: it must be at least 1")
+  cfg.batch = cfg.eval.batch = each * batch_parts(cfg, topology)

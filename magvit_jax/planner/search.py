@@ -1,0 +1,148 @@
+"""Tries a few choices of per-chip batch, remat and mesh, and ranks them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from magvit_jax import registry
+from magvit_jax.planner import plan, programs
+from magvit_jax.planner.chips import Topology
+
+MOST = 8  # compiles
+REMATS = ("none", "full")
+
+
+def run(
+  cfg: Any,
+  topology: Topology,
+  program: str,
+  spec: str,
+  *,
+  say: Callable[[str], None],
+  make: Callable[..., dict[str, Any]] = plan.make,
+) -> list[dict[str, Any]]:
+  """Plans at most 8 choices.
+
+  The batch doubles from that of the config while it fits and pays; then, at
+  the best batch, the other meshes and remat are tried.
+
+  Args:
+    cfg: resolved by `programs.resolve`.
+    topology: what to plan for.
+    program: one of programs.PROGRAMS.
+    spec: name of the config.
+    say: gets a line per choice, as compiles take a while.
+    make: what plans one choice.
+
+  Returns:
+    [{'choice', 'plan'}]: those that fit first, by examples per second without
+    overlap.
+  """
+  rows: list[dict[str, Any]] = []
+
+  def attempt(choice: dict[str, Any]) -> dict[str, Any]:
+    changed = apply(cfg, topology, choice)
+    row = {
+      "choice": describe(choice),
+      "values": choice,
+      "plan": make(changed, topology, program, spec),
+    }
+    rows.append(row)
+    fits = row["plan"]["memory"]["fits"]
+    rate = f"{speed(row):,.0f} examples/s" if fits else "does not fit"
+    say(f"{len(rows)}/{MOST} {row['choice']}: {rate}")
+    return row
+
+  best = _best_batch(cfg, topology, program, attempt)
+  for change in _variants(cfg, topology):
+    if len(rows) < MOST:
+      attempt({**best["values"], **change})
+  return sorted(rows, key=lambda row: -speed(row))
+
+
+def speed(row: dict[str, Any]) -> float:
+  """Examples per second without overlap; 0 if it does not fit."""
+  if not row["plan"]["memory"]["fits"]:
+    return 0.0
+  return row["plan"]["examples_per_second"]["no_overlap"] or 0.0
+
+
+def apply(cfg: Any, topology: Topology, choice: dict[str, Any]) -> Any:
+  """A copy of the config with a choice made."""
+  cfg = ml_collections.ConfigDict(registry.plain(cfg))
+  for path in remat_keys(cfg):
+    if "remat" in choice:
+      node = cfg
+      for key in path[:-1]:
+        node = node[key]
+      node[path[-1]] = choice["remat"]
+  if "mesh" in choice:
+    cfg.mesh = ml_collections.ConfigDict(choice["mesh"])
+  programs.set_batch(cfg, topology, choice["batch"])
+  return cfg
+
+
+def describe(choice: dict[str, Any]) -> str:
+  """'8 per chip, remat full, data 4 x fsdp 4'."""
+  words = [f"{choice['batch']} per chip"]
+  if "remat" in choice:
+    words.append(f"remat {choice['remat']}")
+  if "mesh" in choice:
+    sizes = choice["mesh"].items()
+    words.append(" x ".join(f"{k} {v}" for k, v in sizes if v != 1) or "data 1")
+  return ", ".join(words)
+
+
+def remat_keys(cfg: Any) -> list[tuple[str, ...]]:
+  """Paths of the keys called 'remat' in the stage that take a policy."""
+  found = []
+
+  def visit(node, path):
+    for key, value in node.items():
+      if isinstance(value, dict):
+        visit(value, (*path, key))
+      elif key == "remat" and isinstance(value, str):
+        found.append((*path, key))
+
+  visit(registry.plain(cfg.stage), ("stage",))
+  return found
+
+
+def _best_batch(cfg, topology, program, attempt) -> dict[str, Any]:
+  """Doubles the batch until it does not fit or no longer pays."""
+  batch = cfg.eval.batch if program == "predict" else cfg.batch
+  size = max(1, batch // programs.batch_parts(cfg, topology))
+  row = attempt({"batch": size})
+  while not row["plan"]["memory"]["fits"] and size > 1 and size // 2:
+    size //= 2
+    row = attempt({"batch": size})
+    if size == 1 or row["plan"]["memory"]["fits"]:
+      return row
+  for _ in range(MOST // 2 - 1):
+    new = attempt({"batch": row["values"]["batch"] * 2})
+    if speed(new) < 1.02 * speed(row):
+      break
+    row = new
+  return row
+
+
+def _variants(cfg: Any, topology: Topology) -> list[dict[str, Any]]:
+  """Remat and meshes other than those of the config."""
+  changes: list[dict[str, Any]] = []
+  keys = remat_keys(cfg)
+  if keys:
+    node = registry.plain(cfg)
+    for key in keys[0]:
+      node = node[key]
+    changes += [{"remat": value} for value in REMATS if value != node]
+  rest = topology.devices // (cfg.mesh.context * cfg.mesh.tensor)
+  data = programs.batch_parts(cfg, topology) // cfg.mesh.fsdp
+  inside = rest // topology.slices
+  half = 2 ** (int(math.log2(inside)) // 2)
+  for fsdp in (1, half, inside):
+    if rest % fsdp == 0 and rest // fsdp != data:
+      mesh = dict(registry.plain(cfg.mesh), data=rest // fsdp, fsdp=fsdp)
+      changes.append({"mesh": mesh})
+  return changes
