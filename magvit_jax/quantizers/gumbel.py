@@ -21,6 +21,24 @@ def kl_to_uniform(logits: Array) -> Array:
   return jnp.sum(kl) / max(kl.size, 1)
 
 
+def gumbel_softmax(
+  noisy: Array, table: Array, temperature: float
+) -> tuple[Array, Array]:
+  """Straight-through Gumbel-softmax.
+
+  Args:
+    noisy: [… K] logits with their noise.
+    table: [K d].
+    temperature: of the softmax that carries the gradient.
+
+  Returns:
+    (codes [… d], ids int32 […]).
+  """
+  ids = jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+  soft = jax.nn.softmax(noisy / temperature)
+  return codebook.by_index(soft, ids, table), ids
+
+
 class Quantizer(nn.Module):
   """Gumbel-softmax.
 
@@ -72,9 +90,7 @@ class Quantizer(nn.Module):
     kl = kl_to_uniform(logits.reshape(-1, self.size))
     if key is not None:
       logits += jax.random.gumbel(key, logits.shape)
-    ids = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    soft = jax.nn.softmax(logits / self.temperature)
-    codes = codebook.by_index(soft, ids, self.embedding)
+    codes, ids = gumbel_softmax(logits, self.embedding, self.temperature)
     return Quantized(codes, ids[..., None], {"loss_kl": kl}, {})
 
   def lookup(self, ids: Array) -> Array:
