@@ -3,6 +3,7 @@
 `UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py` rewrites the texts.
 """
 
+import inspect
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from magvit_jax import configs, registry, workdir
+from magvit_jax import configs, frozen, registry, tokenizers, workdir
 from magvit_jax.cli import train
 from magvit_jax.configs import common
 
@@ -26,16 +27,18 @@ NAMES = sorted(
 
 def variants(name):
   """Specs of a config: as it is, and each choice of its argument alone."""
-  offered, parse = {}, common.parse_arg
+  calls, parse = [], common.parse_arg
 
   def note(arg, **choices):
-    offered.update(choices)
+    calls.append(choices)
     return parse(arg, **choices)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(common, "parse_arg", note)
     train.load_config(name)
-  others = [f"{k}={v}" for k, values in offered.items() for v in values[1:]]
+  # The first call is its own, others are of configs that it starts from.
+  offered = calls[0].items() if calls else ()
+  others = [f"{k}={v}" for k, values in offered for v in values[1:]]
   return [name, *(f"{name}:{other}" for other in others)]
 
 
@@ -66,22 +69,41 @@ def test_no_golden_text_is_left_without_its_config():
   assert {path.stem for path in GOLDEN.glob("*.json")} == wanted
 
 
-@pytest.mark.parametrize(
-  "spec", [s for s in SPECS if s.startswith("tokenizer")]
-)
+def shapes(cfg):
+  """A batch of a config, without opening its data."""
+  shape = jax.ShapeDtypeStruct
+  b, t, (h, w) = cfg.batch, cfg.data.frames, cfg.data.size
+  batch = {k: shape((b,), np.int32) for k in ("label", "file", "index")}
+  batch["valid"] = shape((b,), bool)
+  return {**batch, "video": shape((b, t, h, w, 3), np.float32)}
+
+
+def stage_of(spec, cfg, batch):
+  """(stage, shapes of its frozen arrays); tokenizers by the same file name."""
+  if "tokenizer" not in cfg:
+    return registry.build("stages", cfg.stage, steps=cfg.steps), {}
+  name = "tokenizer/" + spec.partition(":")[0].partition("/")[2]
+  tokenizer = registry.plain(train.load_config(name).stage)
+  tokenizer = {part: tokenizer[part] for part in frozen.PARTS}
+  stage = registry.build(
+    "stages",
+    cfg.stage,
+    steps=cfg.steps,
+    tokenizer=tokenizer,
+    shape=batch["video"].shape[1:],
+    classes=3,
+  )
+  module = tokenizers.build_tokenizer(tokenizer)
+  return stage, {"tokenizer": frozen.abstract(module)}
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_init_step_and_predict_trace_at_full_size(spec):
   cfg = train.load_config(spec)
-  stage = registry.build("stages", cfg.stage, steps=cfg.steps)
-  t, (h, w) = cfg.data.frames, cfg.data.size
-  shape = jax.ShapeDtypeStruct
-  batch = {
-    "video": shape((cfg.batch, t, h, w, 3), np.float32),
-    "label": shape((cfg.batch,), np.int32),
-    "file": shape((cfg.batch,), np.int32),
-    "valid": shape((cfg.batch,), bool),
-  }
+  batch = shapes(cfg)
+  stage, arrays = stage_of(spec, cfg, batch)
   key = jax.random.key(0)
-  state = jax.eval_shape(stage.init, key, batch, {})
+  state = jax.eval_shape(stage.init, key, batch, arrays)
   after, metrics = jax.eval_shape(stage.step, state, batch, key)
   kinds = [
     jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)
@@ -91,9 +113,15 @@ def test_init_step_and_predict_trace_at_full_size(spec):
     ((), np.dtype("float32"))
   }
   out = jax.eval_shape(stage.programs["predict"], state, batch)
-  grid = stage.context["latent_shape"](t, h, w)[:-1]
-  assert out["recon"].shape == batch["video"].shape
-  assert out["ids"].shape == (cfg.batch, *grid, len(stage.context["sizes"]))
+  for name in cfg.eval.metrics:
+    update = inspect.signature(registry.load("metrics", name).update)
+    named = (p for p in update.parameters.values() if p.kind is p.KEYWORD_ONLY)
+    needed = {p.name for p in named if p.default is p.empty} - {"frozen"}
+    assert needed <= set(out), name
+  if spec.startswith("tokenizer/"):
+    grid = stage.context["latent_shape"](*batch["video"].shape[1:4])[:-1]
+    assert out["recon"].shape == batch["video"].shape
+    assert out["ids"].shape == (cfg.batch, *grid, len(stage.context["sizes"]))
 
 
 @pytest.mark.parametrize("spec", SPECS)
