@@ -87,10 +87,13 @@ def condition(tables: Tables, task: Array, video: Array) -> Condition:
     _along(video, own.frame[:, i], 1) * blend[:, i, :, None, None, None]
     for i in range(2)
   )
-  row, col = own.row, own.col
-  filled = _along(filled, jnp.maximum(row, 0), 2)
-  filled = _along(filled, jnp.maximum(col, 0)[:, :, None], 3)
-  row, col = row[..., :, None] < 0, col[..., None, :] < 0
+  # Where a line is left out, so that only some of its columns are filled, the
+  # others are its own.
+  row = jnp.where(own.row < 0, np.arange(video.shape[2]), own.row)
+  col = jnp.where(own.col < 0, np.arange(video.shape[3]), own.col)
+  filled = _along(filled, row, 2)
+  filled = _along(filled, col[:, :, None], 3)
+  row, col = own.row[..., :, None] < 0, own.col[..., None, :] < 0
   # What is left out is a frame around a box, or with `invert` the box itself.
   invert = own.invert[:, None, None, None]
   hole = jnp.where(invert, row & col, row | col)[..., None]
