@@ -80,7 +80,8 @@ def results(run: Workdir) -> Section:
       ),
     )
   title, main = next(iter(columns.items()))
-  names = list(dict.fromkeys(k for c in columns.values() for k in c))
+  there = dict.fromkeys(k for c in columns.values() for k in c)
+  names = sorted(there, key=[*METRICS, *there].index)
   rows = [
     [Raw(f"<b>{escape(name)}</b>")]
     + [_value(name, column.get(name)) for column in columns.values()]
