@@ -153,7 +153,7 @@ class _Walk:
     elif op.opcode == "custom-call":
       self._custom(op, runs)
     elif op.opcode == "copy-start":
-      moved = self._operand_bytes(op, place)
+      moved = place.instructions[op.operands[0]].padded
       self._add(op, COPY, runs, bytes=moved, seconds=self._memory(moved))
     else:
       self._compute(op, place, runs)
@@ -173,10 +173,7 @@ class _Walk:
       kind = _kind(op, [inner for inner, _ in inside])
       self._add(op, kind, runs, seconds=seconds, cycles=op.cycles)
     elif not any(i.opcode.startswith(COLLECTIVES) for i, _ in inside):
-      # In place, an update touches what it writes, not the whole array.
-      updated = op.opcode == "dynamic-update-slice"
-      sizes = [place.instructions[n].bytes for n in op.operands]
-      moved = 2 * sum(sizes[1:2]) if updated else op.bytes + sum(sizes)
+      moved = _touched(op, [place.instructions[n] for n in op.operands])
       kind = _kind(op, [inner for inner, _ in inside])
       self._add(op, kind, runs, seconds=self._memory(moved), estimated=False)
 
@@ -288,6 +285,16 @@ def group_size(op: hlo.Instruction, everyone: int) -> int:
     axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", used[1]) if used else []
     return math.prod(int(part) if part else sizes[k] for k, part in axes)
   return everyone
+
+
+def _touched(op: hlo.Instruction, operands: list[hlo.Instruction]) -> int:
+  """Bytes that an instruction without an estimate reads and writes."""
+  if op.opcode == "dynamic-update-slice":
+    # In place: only what it writes.
+    return 2 * operands[1].padded
+  if op.opcode in ("slice", "dynamic-slice", "gather"):
+    return 2 * op.padded
+  return op.padded + sum(o.padded for o in operands)
 
 
 def _kind(op: hlo.Instruction, inside: list[hlo.Instruction]) -> str:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 _COMMENT = re.compile(r"/\*.*?\*/")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\]")
+_ARRAY = re.compile(
+  r"\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\](?:\{([\d,]*):?(?:T\(([\d,]+)\))?)?"
+)
 _CALLED = re.compile(
   r"(?:calls|body|to_apply|called_computations|branch_computations|"
   r"true_computation|false_computation)=(\{[^}]*\}|%?[\w.\-]+)"
@@ -37,6 +39,11 @@ class Instruction:
   def bytes(self) -> int:
     """Bytes of the result, without the padding of its tiles."""
     return shape_bytes(self.shape)
+
+  @functools.cached_property
+  def padded(self) -> int:
+    """Bytes of the result as it lies in memory."""
+    return shape_bytes(self.shape, padded=True)
 
   def attribute(self, pattern: str) -> str | None:
     """The first group of `pattern` in the attributes."""
@@ -119,15 +126,29 @@ def parse(text: str) -> Module:
   return Module(computations, entry, _frames(rows))
 
 
-def shape_bytes(shape: str) -> int:
-  """Bytes of 'f32[2,3]{1,0}' or of all arrays of a tuple."""
+def shape_bytes(shape: str, padded: bool = False) -> int:
+  """Bytes of 'f32[2,3]{1,0:T(8,128)}' or of all arrays of a tuple.
+
+  Args:
+    shape: as the module writes it.
+    padded: whether to round the minor axes up to whole tiles.
+  """
   total = 0
-  for kind, sizes in _ARRAY.findall(shape):
+  for kind, sizes, order, tile in _ARRAY.findall(shape):
     digits = re.search(r"\d+", kind)
     bits = BITS.get(kind, int(digits[0]) if digits else 0)
-    count = math.prod(int(n) for n in sizes.split(",") if n)
-    total += -(-bits * count // 8)
+    shape = _numbers(sizes)
+    if padded and tile:
+      for axis, size in zip(
+        _numbers(order), reversed(_numbers(tile)), strict=False
+      ):
+        shape[axis] = -(-shape[axis] // size) * size
+    total += -(-bits * math.prod(shape) // 8)
   return total
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in text.split(",") if n]
 
 
 def source(module: Module, instruction: Instruction) -> str:
@@ -170,10 +191,10 @@ def trip_count(
   condition = module.computations[loop.attribute(r"condition=%?([\w.\-]+)")]
   body = module.computations[loop.attribute(r"body=%?([\w.\-]+)")]
   start = state_values(module, loop, caller, known)
-  compare = _compare(module, condition)
-  if compare is None:
+  compare, sides = _arithmetic(module, condition, condition.root)
+  if compare is None or compare.opcode != "compare":
     return None
-  direction, sides = compare
+  direction = compare.attribute(r"direction=(\w+)")
   values = [_value(condition, name, start) for name in sides]
   indices = [_element(condition, name) for name in sides]
   for i, other in ((0, 1), (1, 0)):
@@ -270,7 +291,9 @@ def _frames(rows: dict[str, list[tuple[int, str]]]):
   return chains
 
 
-def _through(computation: Computation, name: str) -> Instruction | None:
+def _through(
+  computation: Computation, name: str | int | None
+) -> Instruction | None:
   """The instruction behind copies and bitcasts."""
   found = computation.instructions.get(name)
   while found and found.opcode in ("copy", "bitcast", "convert", "reshape"):
@@ -278,7 +301,7 @@ def _through(computation: Computation, name: str) -> Instruction | None:
   return found
 
 
-def _element(computation: Computation, name: str) -> int | None:
+def _element(computation: Computation, name: str | int | None) -> int | None:
   """Index of the loop state's element that `name` is, if it is one."""
   found = _through(computation, name)
   if found is None or found.opcode != "get-tuple-element":
@@ -291,9 +314,11 @@ def _element(computation: Computation, name: str) -> int | None:
 
 
 def _value(
-  computation: Computation, name: str, state: dict[int, int]
+  computation: Computation, name: str | int | None, state: dict[int, int]
 ) -> int | None:
   """The integer an instruction is, given those of the state."""
+  if isinstance(name, int):
+    return name
   found = _through(computation, name)
   if found is not None and found.opcode == "constant":
     text = found.literal.strip()
@@ -301,31 +326,29 @@ def _value(
   return state.get(_element(computation, name))
 
 
-def _compare(module: Module, condition: Computation):
-  """(direction, names of both sides) in terms of the condition."""
-  root = _through(condition, condition.root)
+def _arithmetic(module: Module, place: Computation, name: str):
+  """(instruction, its sides), of what is computed there or in a fusion.
+
+  A side is an integer, or a name in `place`; None where nothing is computed.
+  """
+  found = _through(place, name)
+  if found is None or found.opcode != "fusion":
+    return found, list(found.operands) if found else []
+  inner = module.computations[found.called[0]]
+  root = _through(inner, inner.root)
   if root is None:
-    return None
-  if root.opcode == "compare":
-    return root.attribute(r"direction=(\w+)"), root.operands
-  if root.opcode != "fusion":
-    return None
-  inner = module.computations[root.called[0]]
-  compare = _through(inner, inner.root)
-  if compare is None or compare.opcode != "compare":
-    return None
-  sides = tuple(_outside(root, inner, name) for name in compare.operands)
-  if None in sides:
-    return None
-  return compare.attribute(r"direction=(\w+)"), sides
+    return None, []
+  return root, [_outside(found, inner, operand) for operand in root.operands]
 
 
-def _outside(fusion: Instruction, inner: Computation, name: str) -> str | None:
-  """The operand of a fusion that an inner parameter stands for."""
+def _outside(
+  fusion: Instruction, inner: Computation, name: str
+) -> str | int | None:
+  """What an operand inside a fusion is outside of it."""
   found = _through(inner, name)
-  if found is None or found.opcode != "parameter":
-    return None
-  return fusion.operands[int(found.literal)]
+  if found is not None and found.opcode == "parameter":
+    return fusion.operands[int(found.literal)]
+  return _value(inner, name, {})
 
 
 def _step(module: Module, body: Computation, index: int | None) -> int | None:
@@ -333,24 +356,11 @@ def _step(module: Module, body: Computation, index: int | None) -> int | None:
   root = body.instructions[body.root]
   if index is None or root.opcode != "tuple":
     return None
-  found = _through(body, root.operands[index])
-  place, sides = body, found.operands if found else ()
-  if found is not None and found.opcode == "fusion":
-    place = module.computations[found.called[0]]
-    outer, found = found, _through(place, place.root)
-    sides = found.operands if found else ()
-    names = [_outside(outer, place, n) or n for n in sides]
-  else:
-    names = list(sides)
+  found, sides = _arithmetic(module, body, root.operands[index])
   if found is None or found.opcode not in ("add", "subtract"):
     return None
-  is_state = [_element(body, n) == index for n in names]
-  amounts = [
-    _value(body, n, {}) if n in body.instructions else _value(place, n, {})
-    for n in names
-  ]
-  if is_state[0] and amounts[1] is not None:
+  own = [_element(body, side) == index for side in sides]
+  amounts = [_value(body, side, {}) for side in sides]
+  if own[0] and amounts[1] is not None:
     return amounts[1] if found.opcode == "add" else -amounts[1]
-  if found.opcode == "add" and is_state[1]:
-    return amounts[0]
-  return None
+  return amounts[0] if own[1] and found.opcode == "add" else None

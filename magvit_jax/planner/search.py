@@ -11,6 +11,8 @@ from magvit_jax.planner import plan, programs
 from magvit_jax.planner.chips import Topology
 
 MOST = 8  # compiles
+BATCHES = 4  # of them for the batch alone
+PAYS = 1.02  # a larger batch must be faster by this factor
 REMATS = ("none", "full")
 
 
@@ -111,18 +113,17 @@ def remat_keys(cfg: Any) -> list[tuple[str, ...]]:
 
 
 def _best_batch(cfg, topology, program, attempt) -> dict[str, Any]:
-  """Doubles the batch until it does not fit or no longer pays."""
+  """Halves a batch that does not fit; doubles one while that pays."""
   batch = cfg.eval.batch if program == "predict" else cfg.batch
   size = max(1, batch // programs.batch_parts(cfg, topology))
   row = attempt({"batch": size})
-  while not row["plan"]["memory"]["fits"] and size > 1 and size // 2:
-    size //= 2
-    row = attempt({"batch": size})
-    if size == 1 or row["plan"]["memory"]["fits"]:
-      return row
-  for _ in range(MOST // 2 - 1):
-    new = attempt({"batch": row["values"]["batch"] * 2})
-    if speed(new) < 1.02 * speed(row):
+  grow = row["plan"]["memory"]["fits"]
+  for _ in range(BATCHES - 1):
+    if not grow and (size == 1 or row["plan"]["memory"]["fits"]):
+      break
+    size = size * 2 if grow else size // 2
+    new = attempt({"batch": size})
+    if grow and speed(new) < PAYS * speed(row):
       break
     row = new
   return row

@@ -1,0 +1,326 @@
+"""Plans of real configs: programs, topologies, text, search.
+
+A CPU stands for the pod where a program is compiled, as its HLO is the same
+language; the accounting of what only a TPU's compiler writes is in
+test_planner_cost.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from magvit_jax import sharding
+from magvit_jax.cli import plan as verb
+from magvit_jax.cli import train
+from magvit_jax.planner import chips, flops, plan, programs, search, text
+from magvit_jax.planner import compile as compiling
+
+ONE = chips.parse("v5e:1x1")
+
+
+@pytest.fixture
+def mesh():
+  return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+def config(spec="tokenizer/clips:smoke"):
+  return programs.resolve(train.load_config(spec), spec, "")
+
+
+def without_a_pod(patch):
+  patch.setattr(compiling, "devices", lambda _: jax.devices()[:1])
+  patch.setattr(plan, "_libtpu", lambda: "none")
+
+
+@pytest.fixture(scope="module")
+def planned():
+  """The encode program, compiled for the CPU."""
+  with pytest.MonkeyPatch.context() as patch:
+    without_a_pod(patch)
+    return plan.make(config(), ONE, "encode", "tokenizer/clips:smoke")
+
+
+@pytest.mark.parametrize(
+  "name, devices",
+  [
+    ("v4:2x2x4", 16),
+    ("v5e:16x16", 256),
+    ("v5p:2x2x4", 16),
+    ("v6e:4x4", 16),
+    ("tpu7x:2x2x4", 32),
+  ],
+)
+def test_topologies(name, devices):
+  assert chips.parse(name).devices == devices
+  assert chips.parse(name, slices=3).devices == 3 * devices
+
+
+@pytest.mark.parametrize(
+  "name, slices, message",
+  [
+    ("v9:4x4", 1, "no chip 'v9'.*v4, v5e, v5p, v6e, tpu7x"),
+    ("v5:4x4", 1, "did you mean 'v5"),
+    ("v5e", 1, "has 2 numbers, such as v5e:4x4"),
+    ("v5e:4x4x4", 1, "has 2 numbers"),
+    ("v5p:4x4", 1, "has 3 numbers"),
+    ("v5e:3x5", 1, "no pod has this shape"),
+    ("v5e:4x4", 0, "--slices=0"),
+  ],
+)
+def test_unknown_topologies_say_which_there_are(name, slices, message):
+  with pytest.raises(ValueError, match=message):
+    chips.parse(name, slices)
+
+
+def test_a_missing_libtpu_has_a_cure(monkeypatch):
+  from jax.experimental import topologies
+
+  def refuse(**_):
+    raise RuntimeError("JAX TPU support not installed; cannot generate")
+
+  monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+  with pytest.raises(ValueError, match="pip install"):
+    compiling.devices(ONE)
+
+
+def test_the_clock_and_the_peak_of_a_chip_agree():
+  """A cycle does a whole number of 128x128 products."""
+  for name, chip in chips.CHIPS.items():
+    units = chip.peak / chip.clock / (2 * 128**2)
+    assert units == pytest.approx(round(units), rel=0.003), name
+
+
+@pytest.mark.parametrize("spec", ["tokenizer/clips:smoke"])
+@pytest.mark.parametrize("name", ["train", "predict", "encode", "decode"])
+def test_programs_of_the_tokenizer_trace(spec, name, mesh):
+  made = programs.make(config(spec), name, mesh)
+  traced = made.trace()
+  assert flops.count(traced.jaxpr).matmul > 0
+  assert made.steps == (4 if name == "train" else 0)
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_programs_of_the_generator_trace(name, mesh):
+  made = programs.make(config("generator/clips:smoke"), name, mesh)
+  assert made.state.frozen["tokenizer"]
+  assert flops.count(made.trace().jaxpr).matmul > 0
+
+
+def test_the_program_is_the_one_for_a_tpu(mesh):
+  """dtype 'auto' asks for the platform: bfloat16 there, float32 here."""
+  made = programs.make(config(), "encode", mesh)
+  dots = [
+    e.outvars[0].aval.dtype
+    for e in made.trace().jaxpr.eqns
+    if e.primitive.name == "dot_general"
+  ]
+  assert jnp.bfloat16 in dots
+  assert jax.default_backend() == "cpu"
+
+
+def test_flops_follow_the_batch(mesh):
+  cfg = config()
+  small = flops.without_remat(programs.make(cfg, "train", mesh).trace)
+  programs.set_batch(cfg, ONE, 3 * cfg.batch)
+  big = flops.without_remat(programs.make(cfg, "train", mesh).trace)
+  assert big.matmul == pytest.approx(3 * small.matmul, rel=0.01)
+
+
+def test_a_program_that_the_stage_lacks(mesh):
+  with pytest.raises(KeyError, match="it has train, predict, encode, decode"):
+    programs.make(config(), "sample", mesh)
+
+
+def test_a_batch_that_the_mesh_does_not_divide():
+  topology = chips.parse("v5e:4x4")
+  cfg = config()
+  assert programs.batch_parts(cfg, topology) == 16
+  programs.set_batch(cfg, topology, 2)
+  assert (cfg.batch, cfg.eval.batch) == (32, 32)
+  cfg.mesh.context = 4
+  assert programs.batch_parts(cfg, topology) == 4
+  with pytest.raises(ValueError, match="at least 1"):
+    programs.set_batch(cfg, topology, 0)
+
+
+def test_a_generator_needs_a_tokenizer():
+  cfg = train.load_config("generator/clips:smoke")
+  cfg.tokenizer.workdir = "/nowhere"
+  with pytest.raises(ValueError, match="--tokenizer=tokenizer/NAME"):
+    programs.resolve(cfg, "/my/own.py", "")
+
+
+def test_a_plan_adds_up(planned):
+  memory, seconds = planned["memory"], planned["seconds"]
+  assert memory["fits"] and memory["arguments"] > 0
+  assert planned["flops"]["matmul"] > 0
+  compute = seconds["matmul"] + seconds["elementwise"] + seconds["movement"]
+  assert planned["step"]["no_overlap"] == pytest.approx(compute)
+  assert planned["mfu"]["no_overlap"] == pytest.approx(
+    planned["flops"]["matmul"] / 197e12 / compute
+  )
+  rate = planned["examples_per_second"]["no_overlap"]
+  assert rate == pytest.approx(planned["batch"] / compute)
+  assert sum(planned["scopes"].values()) == pytest.approx(compute)
+  times = [row["seconds"] for row in planned["dearest"]]
+  assert times == sorted(times, reverse=True) and len(times) == plan.DEAREST
+  assert json.loads(json.dumps(planned))["step"] == planned["step"]
+
+
+def test_the_text_names_the_parts(planned):
+  shown = text.report(planned)
+  for part in (
+    "arguments",
+    "fits",
+    "matmul time",
+    "data movement",
+    "MFU",
+    "no overlap",
+    "examples/s",
+    "dearest",
+    "compiled in",
+  ):
+    assert part in shown
+  assert all(row["name"] in shown for row in planned["dearest"])
+
+
+def test_against_names_what_changed(planned):
+  new = json.loads(json.dumps(planned))
+  scope = max(new["scopes"], key=new["scopes"].get)
+  new["scopes"][scope] /= 2
+  shown = text.difference(new, planned)
+  assert scope in shown.split("cheaper:")[1].split("dearer:")[0]
+  assert "nothing" in shown.split("dearer:")[1]
+  back = text.difference(planned, new)
+  assert scope in back.split("dearer:")[1]
+
+
+LISTED = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of \
+memory in memory space hbm. Used 20.11G of 15.48G hbm. Exceeded hbm capacity \
+by 4.63G.
+
+  Largest program allocations in hbm:
+
+  1. Size: 4.00G
+     Operator: op_name="jit(train)/softmax" source_file="a.py" source_line=3
+     Shape: bf16[256,1024,8192]{2,1,0:T(8,128)(2,1)}
+     Unpadded size: 4.00G
+     ==========================
+
+  2. Size: 512.00M
+     Shape: f32[128,1024,1024]{2,1,0:T(8,128)}
+     ==========================
+"""
+
+
+def test_a_refusal_is_read():
+  error = compiling.TooBig(LISTED)
+  assert error.over == pytest.approx(4.63 * 2**30)
+  assert [row["bytes"] for row in error.tensors] == [4 * 2**30, 2**29]
+  assert error.tensors[0]["what"] == "bf16[256,1024,8192]"
+  assert error.tensors[0]["source"] == "jit(train)/softmax"
+  early = compiling.TooBig(
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+    "for HLO temporaries (33.50G) exceeds available HBM (15.75G)."
+  )
+  assert early.temporaries == 33.5 * 2**30 and not early.tensors
+
+
+def test_what_does_not_fit_says_by_how_much(monkeypatch):
+  def refuse(_):
+    raise compiling.TooBig("HLO temporaries (33.50G) exceeds")
+
+  without_a_pod(monkeypatch)
+  monkeypatch.setattr(compiling, "compile_program", refuse)
+  made = plan.make(config(), ONE, "encode", "x")
+  memory = made["memory"]
+  over = 33.5 * 2**30 + memory["arguments"] - 16 * 2**30
+  assert not memory["fits"] and memory["over"] == over
+  assert len(memory["tensors"]) == 3
+  sizes = [row["bytes"] for row in memory["tensors"]]
+  assert sizes == sorted(sizes, reverse=True)
+  shown = text.report(made)
+  assert "DOES NOT FIT" in shown and "over by 17.5" in shown
+  assert memory["tensors"][0]["what"] in shown
+
+
+def fake(limit, rate):
+  """Plans without a compiler: memory is the batch, speed is `rate`."""
+
+  def make(cfg, topology, program, spec):
+    each = cfg.batch // programs.batch_parts(cfg, topology)
+    fits = each <= limit
+    return {
+      "memory": {"fits": fits, "total": each, "over": each, "capacity": 1},
+      "examples_per_second": {"no_overlap": rate(each, cfg.mesh)},
+      "step": {"no_overlap": 1.0},
+      "ratio": {"no_overlap": 2.0},
+    }
+
+  return make
+
+
+def test_search_grows_the_batch_while_it_fits_and_ranks():
+  topology, lines = chips.parse("v5e:4x4"), []
+  cfg = config()
+  make = fake(4, lambda each, mesh: each * (2.0 if mesh.fsdp == 4 else 1.0))
+  rows = search.run(cfg, topology, "train", "x", say=lines.append, make=make)
+  assert len(rows) == len(lines) <= search.MOST
+  assert rows[0]["values"]["batch"] == 4
+  assert rows[0]["values"]["mesh"]["fsdp"] == 4
+  fits = [row["plan"]["memory"]["fits"] for row in rows]
+  assert fits == sorted(fits, reverse=True) and not fits[-1]
+  assert cfg.mesh.fsdp == 1
+  assert "over by" in text.ranking(rows).splitlines()[-1]
+
+
+def test_search_shrinks_the_batch_until_it_fits():
+  topology = chips.parse("v5e:2x2")
+  cfg = config()
+  programs.set_batch(cfg, topology, 16)
+  make = fake(4, lambda each, mesh: each)
+  rows = search.run(cfg, topology, "train", "x", say=print, make=make)
+  assert rows[0]["values"]["batch"] == 4
+  nothing = fake(0, lambda each, mesh: each)
+  programs.set_batch(cfg, topology, 1)
+  rows = search.run(cfg, topology, "train", "x", say=print, make=nothing)
+  assert {row["values"]["batch"] for row in rows} == {1}
+  assert not any(row["plan"]["memory"]["fits"] for row in rows)
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--topology=v5e:4x4", "--against=/no/file"], "there is no such file"),
+    (["--topology=v5e:4x4", "--json=/no/dir/f"], "there is no folder"),
+    (["--topology=nope"], "the chips are"),
+    (["--topology=v5e:4x4", "--config.nope=1"], "no key 'nope'"),
+  ],
+)
+def test_wrong_flags_are_found_before_compiling(flags, message):
+  with pytest.raises((ValueError, OSError, KeyError), match=message):
+    verb.main(["--config=tokenizer/clips:smoke", *flags])
+
+
+def test_the_verb_plans_and_compares(planned, tmp_path, capsys, monkeypatch):
+  without_a_pod(monkeypatch)
+  kept = tmp_path / "old.json"
+  kept.write_text(json.dumps(planned))
+  new = tmp_path / "new.json"
+  code = verb.main(
+    [
+      "--config=tokenizer/clips:smoke",
+      "--topology=v5e:1x1",
+      "--program=encode",
+      "--per_chip_batch=2",
+      f"--json={new}",
+      f"--against={kept}",
+    ]
+  )
+  out = capsys.readouterr().out
+  assert code == 0
+  assert "tokenizer/clips:smoke encode on v5e:1x1" in out
+  assert "against tokenizer/clips:smoke encode" in out
+  assert json.loads(new.read_text())["batch"] == 2
