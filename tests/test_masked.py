@@ -17,6 +17,7 @@ from magvit_jax.tasks import TokenCondition
 SIZES, GRID, CLASSES, BATCH = (5, 7), (3, 2, 2), 3, 8
 CONDITIONS = ("hard", "commit")
 METHOD = MaskGIT(steps=4)
+GUIDED = MaskGIT(steps=4, guidance=1.0)
 cases = pytest.mark.parametrize("condition", CONDITIONS)
 contract = pytest.mark.parametrize(
   "name,condition",
@@ -174,6 +175,39 @@ def test_where_the_loss_looks(condition):
   assert (own.loss(under, cond) == loss) == (condition == "hard")
 
 
+@contract
+def test_task_and_label_are_looked_at(name, condition):
+  own = built(name, condition)
+  ids, cond = clip()
+  cases = [
+    cond,
+    cond._replace(task=1 - cond.task),
+    cond._replace(label=(cond.label + 1) % (CLASSES + 1)),
+  ]
+  nats = [
+    np.asarray(own.score(own.params, ids, c, jax.random.key(0))["nats"])
+    for c in cases
+  ]
+  some = cond.known.mean((1, 2, 3)) < 1
+  assert (nats[0] != nats[1])[some].all()
+  assert (nats[0] != nats[2])[some].all()
+
+
+@cases
+def test_commit_has_loss_everywhere_and_hard_where_masked(condition):
+  """With all weights zero but a bias, logits are known and equal everywhere."""
+  own = built("masked", condition)
+  ids, cond = clip()
+  params = jax.tree.map(np.zeros_like, own.params)
+  bias = np.random.default_rng(0).normal(size=5).astype(np.float32)
+  params["tokens"]["bias_0"] = bias
+  (loss, metrics), _ = own.grad(params, ids, cond, jax.random.key(0))
+  nats = np.log(np.exp(bias).sum()) - bias[ids[..., 0]] + np.log(7)
+  everywhere = abs(loss - nats.mean()) < 1e-5
+  assert everywhere == (condition == "commit")
+  assert 0.1 < metrics["masked"] < 0.9
+
+
 def test_commit_may_refine_what_is_known():
   own = built("masked", "commit")
   _, cond = clip()
@@ -188,15 +222,14 @@ def test_commit_may_refine_what_is_known():
 def test_guidance_moves_labelled_examples_and_runs_one_batch_when_off():
   own, key = built(), jax.random.key(0)
   _, cond = clip()
-  strong = MaskGIT(steps=METHOD.steps, guidance=50.0)
   free = cond._replace(label=np.full(BATCH, CLASSES, np.int32))
   for shown, same in [(cond, False), (free, True)]:
     plain = own.sample(own.params, shown, key, METHOD)
-    guided = own.sample(own.params, shown, key, strong)
+    guided = own.sample(own.params, shown, key, GUIDED)
     assert (plain == guided).all() == same
   flops = [
     own.sample.lower(own.params, cond, key, m).cost_analysis()["flops"]
-    for m in (METHOD, strong)
+    for m in (METHOD, GUIDED)
   ]
   assert flops[1] > 1.7 * flops[0]
 
@@ -248,6 +281,9 @@ def test_a_few_hundred_updates_teach_labels_tasks_and_conditions():
   ids, cond = lesson(rng)
   got = own.sample(params, cond, jax.random.key(0), METHOD)
   assert np.mean(got == ids) > 0.9
+  got = own.sample(params, cond, jax.random.key(0), GUIDED)
+  # Guidance goes towards the label: away from it, half of the batch fails.
+  assert np.mean(got == ids) > 0.75
 
 
 @pytest.mark.parametrize(
