@@ -3,8 +3,8 @@
   python -m magvit_jax train --config=tokenizer/moving_digits --workdir=runs/dt
 
 Data: the digits that scikit-learn carries, moving in 17 frames of 32x32, which
-become 5x8x8 ids of two factors of 512. The backbone is that of
-tokenizer/clips with blocks of 4x4x4 pixels.
+become 5x4x4 ids of two factors of 512. The backbone is that of
+tokenizer/clips.
 
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
@@ -17,7 +17,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the tokenizer of generator/moving_digits."""
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = clips.get_config("smoke" if choice["size"] == "smoke" else None)
-  cfg.stage.backbone.patch = (4, 4, 4)
+  cfg.steps = cfg.steps if choice["size"] == "smoke" else 2500
   data = dict(
     name="moving_digits",
     frames=17,
