@@ -1,0 +1,126 @@
+"""Records of tokens: written by `encode --split`, read as a source."""
+
+import numpy as np
+import pytest
+import tiny_generator as tiny
+
+from magvit_jax import api, frozen, loop
+from magvit_jax.cli import encode
+from magvit_jax.data import moving_digits, pipeline, token_records
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A tokenizer's workdir with records of both splits beside it."""
+  root = tmp_path_factory.mktemp("records")
+  tiny.write_tokenizer(root / "tokenizer")
+  for split, clips in (("train", 5), ("eval", 4)):
+    flags = [f"--split={split}", f"--clips={clips}", str(root / f"{split}.npz")]
+    assert encode.main([f"--workdir={root / 'tokenizer'}", *flags]) == 0
+  return root
+
+
+def source(folder, split="train"):
+  paths = dict(train=str(folder / "train.npz"), eval=str(folder / "eval.npz"))
+  return token_records.Source(split, **paths)
+
+
+def config(folder):
+  data = dict(
+    name="token_records",
+    train=str(folder / "train.npz"),
+    eval=str(folder / "eval.npz"),
+  )
+  cfg = tiny.config(folder / "tokenizer", data=data)
+  del cfg.eval.metrics.prediction_psnr  # records hold no pixels
+  return cfg
+
+
+def test_records_are_the_ids_of_the_clips(folder):
+  records = token_records.read(folder / "eval.npz")
+  pixels = moving_digits.Source(
+    "eval", frames=tiny.SHAPE[0], size=tiny.SHAPE[1:3], eval_clips=4
+  )
+  codec = api.load_tokenizer(folder / "tokenizer")
+  clips = [pixels.clip(i, np.random.default_rng(0)) for i in range(4)]
+  ids = codec.encode(np.stack([clip["video"] for clip in clips]))
+  # A latent beside its threshold may fall to the other side in another shape.
+  assert np.mean(records.ids == ids) > 0.999
+  assert records.label.tolist() == [clip["label"] for clip in clips]
+  assert records.ids.dtype == np.uint8 and records.sizes == codec.sizes
+  assert records.fingerprint == codec.fingerprint
+  assert records.shape == tiny.SHAPE and len(records.labels) == 10
+
+
+def test_a_source_of_records_makes_batches(folder):
+  train = source(folder)
+  assert len(train) == 5
+  loader = dict(threads=0, prefetch=1)
+  with pipeline.train_batches(train, seed=0, batch=2, loader=loader) as batches:
+    batch = next(batches)
+  assert batch["ids"].dtype == np.int32
+  assert batch["ids"].shape == (2, *train.ids_shape)
+  assert "video" not in batch
+  held = source(folder, "eval")
+  with pipeline.eval_batches(held, batch=3, loader=loader) as batches:
+    rows = list(batches)
+  assert [row["valid"].tolist() for row in rows] == [[True] * 3, [True, 0, 0]]
+  assert rows[1]["index"].tolist() == [3, 4, 5]
+  np.testing.assert_array_equal(rows[1]["ids"][0], held.clip(3, None)["ids"])
+
+
+def test_training_draws_its_windows_anew(folder):
+  ids = token_records.read(folder / "train.npz").ids
+  assert len({row.tobytes() for row in ids}) == 5
+
+
+def test_a_generator_trains_on_records(folder):
+  result = loop.run(config(folder), folder / "run")
+  assert result["step"] == 2
+  assert np.isfinite(result["eval_cross_entropy"])
+  assert 0 <= result["eval_token_accuracy"] <= 1
+
+
+def test_records_of_another_tokenizer_are_refused(folder, tmp_path):
+  tiny.write_tokenizer(tmp_path / "tokenizer", seed=3)
+  for name in ("train.npz", "eval.npz"):
+    (tmp_path / name).write_bytes((folder / name).read_bytes())
+  with pytest.raises(ValueError, match="another tokenizer.*\n.*fingerprint:"):
+    loop.run(config(tmp_path), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_records_of_another_grid_are_refused(folder):
+  resolved, _ = frozen.resolve(config(folder), folder / "new")
+  other = source(folder)
+  other._records = other._records._replace(ids=other._records.ids[:, :1])
+  with pytest.raises(ValueError, match="grid: .* in the records"):
+    frozen.describe(resolved, other)
+
+
+def test_bad_files_are_named(folder, tmp_path):
+  with pytest.raises(FileNotFoundError, match="encode --split=train"):
+    source(tmp_path)
+  (tmp_path / "train.npz").write_text("text")
+  with pytest.raises(ValueError, match="not a file of token records"):
+    source(tmp_path)
+  np.savez(tmp_path / "eval.npz", ids=np.zeros(3))
+  with pytest.raises(ValueError, match="not a file of token records"):
+    source(tmp_path, "eval")
+  with pytest.raises(ValueError, match="split is 'test'"):
+    source(folder, "test")
+
+
+def test_flags_of_the_verb(folder, capsys):
+  workdir = f"--workdir={folder / 'tokenizer'}"
+  for flags in (
+    [workdir, "--split=train", "a.mp4", "b.npz"],
+    [workdir, "b.npz"],
+    [workdir, "--clips=3", "a.mp4", "b.npz"],
+    [workdir, "--split=eval", "--clips=0", "b.npz"],
+  ):
+    with pytest.raises(SystemExit):
+      encode.main(flags)
+  assert "with --split only OUTPUT" in capsys.readouterr().err
+  with pytest.raises(FileExistsError, match="--overwrite"):
+    encode.main([workdir, "--split=eval", str(folder / "eval.npz")])
