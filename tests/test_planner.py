@@ -276,6 +276,20 @@ def test_search_grows_the_batch_while_it_fits_and_ranks():
   assert "over by" in text.ranking(rows).splitlines()[-1]
 
 
+def test_search_tries_remat_where_a_component_takes_it():
+  cfg = config("generator/clips:smoke")
+  assert not search.remat_places(config())
+  (place,) = search.remat_places(cfg)
+  assert place == ("stage", "generator", "transformer")
+  one = chips.parse("v5e:1x1")
+  new = search.apply(cfg, one, {"batch": 2, "remat": "full"})
+  assert new.stage.generator.transformer.remat == "full"
+  rows = search.run(
+    cfg, one, "train", "x", say=print, make=fake(9**9, lambda each, mesh: 1.0)
+  )
+  assert {"dots", "full"} <= {row["values"].get("remat") for row in rows}
+
+
 def test_search_shrinks_the_batch_until_it_fits():
   topology = chips.parse("v5e:2x2")
   cfg = config()

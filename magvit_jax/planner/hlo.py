@@ -280,11 +280,15 @@ def _frames(rows: dict[str, list[tuple[int, str]]]):
       int(field.get("file_location_id", 0)),
       int(field.get("parent_frame_id", 0)),
     )
+  # Some versions of XLA write the parent's number plus one: the first frame
+  # would then be its own parent.
+  shift = int(any(parent == n for n, (_, parent) in frames.items()))
   for number in frames:
     chain, at, seen = [], number, set()
     while at in frames and at not in seen:
       seen.add(at)
-      location, at = frames[at]
+      location, parent = frames[at]
+      at = parent - shift
       if location in locations:
         chain.append(locations[location])
     chains[number] = tuple(chain)

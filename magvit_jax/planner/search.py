@@ -1,5 +1,6 @@
 """Tries a few choices of per-chip batch, remat and mesh, and ranks them."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,8 @@ from magvit_jax.planner.chips import Topology
 MOST = 8  # compiles
 BATCHES = 4  # of them for the batch alone
 PAYS = 1.02  # a larger batch must be faster by this factor
-REMATS = ("none", "full")
+FAMILIES = ("tokenizers", "transformers", "discriminators")
+REMATS = ("none", "dots", "full")
 
 
 def run(
@@ -74,12 +76,8 @@ def speed(row: dict[str, Any]) -> float:
 def apply(cfg: Any, topology: Topology, choice: dict[str, Any]) -> Any:
   """A copy of the config with a choice made."""
   cfg = ml_collections.ConfigDict(registry.plain(cfg))
-  for path in remat_keys(cfg):
-    if "remat" in choice:
-      node = cfg
-      for key in path[:-1]:
-        node = node[key]
-      node[path[-1]] = choice["remat"]
+  for path in remat_places(cfg) if "remat" in choice else ():
+    _at(cfg, path)["remat"] = choice["remat"]
   if "mesh" in choice:
     cfg.mesh = ml_collections.ConfigDict(choice["mesh"])
   programs.set_batch(cfg, topology, choice["batch"])
@@ -97,16 +95,20 @@ def describe(choice: dict[str, Any]) -> str:
   return ", ".join(words)
 
 
-def remat_keys(cfg: Any) -> list[tuple[str, ...]]:
-  """Paths of the keys called 'remat' in the stage that take a policy."""
+def remat_places(cfg: Any) -> list[tuple[str, ...]]:
+  """Paths of the components in the stage that take a `remat` policy."""
   found = []
 
   def visit(node, path):
+    name = node.get("name")
+    for family in FAMILIES:
+      if name in registry.names(family):
+        component = registry.load(family, name)
+        if "remat" in registry.arguments(component):
+          found.append(path)
     for key, value in node.items():
       if isinstance(value, dict):
         visit(value, (*path, key))
-      elif key == "remat" and isinstance(value, str):
-        found.append((*path, key))
 
   visit(registry.plain(cfg.stage), ("stage",))
   return found
@@ -132,12 +134,10 @@ def _best_batch(cfg, topology, program, attempt) -> dict[str, Any]:
 def _variants(cfg: Any, topology: Topology) -> list[dict[str, Any]]:
   """Remat and meshes other than those of the config."""
   changes: list[dict[str, Any]] = []
-  keys = remat_keys(cfg)
-  if keys:
-    node = registry.plain(cfg)
-    for key in keys[0]:
-      node = node[key]
-    changes += [{"remat": value} for value in REMATS if value != node]
+  places = remat_places(cfg)
+  if places:
+    present = _at(cfg, places[0]).get("remat", "none")
+    changes += [{"remat": value} for value in REMATS if value != present]
   rest = topology.devices // (cfg.mesh.context * cfg.mesh.tensor)
   data = programs.batch_parts(cfg, topology) // cfg.mesh.fsdp
   inside = rest // topology.slices
@@ -147,3 +147,7 @@ def _variants(cfg: Any, topology: Topology) -> list[dict[str, Any]]:
       mesh = dict(registry.plain(cfg.mesh), data=rest // fsdp, fsdp=fsdp)
       changes.append({"mesh": mesh})
   return changes
+
+
+def _at(cfg: Any, path: tuple[str, ...]) -> Any:
+  return functools.reduce(lambda node, key: node[key], path, cfg)
