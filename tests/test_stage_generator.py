@@ -7,7 +7,7 @@ import pytest
 import tiny_generator as tiny
 
 from magvit_jax import checkpoint
-from magvit_jax.stages import generator
+from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables
 
 KEY = jax.random.key(5)
@@ -50,7 +50,7 @@ def net(**changes):
     tasks=tiny.TASKS,
     dtype="float32",
   )
-  return generator.make_net(**{**args, **changes})
+  return token_net.make_net(**{**args, **changes})
 
 
 def test_training_lowers_the_loss_and_keeps_the_tokenizer(state, step):
@@ -119,7 +119,7 @@ def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
   assert net().direct
   run = jax.jit(
     lambda frozen, batch: [
-      generator.tokens(net()._replace(direct=d), frozen, batch, task)
+      token_net.tokens(net()._replace(direct=d), frozen, batch, task)
       for d in (True, False)
     ]
   )
@@ -137,7 +137,7 @@ def test_ids_cannot_serve_a_task_that_needs_its_condition_clip(ids):
   other = net()._replace(direct=False)
   batch = {"ids": jnp.asarray(ids), "label": jnp.zeros(3, int)}
   with pytest.raises(ValueError, match="need the ids of their condition"):
-    generator.tokens(other, {}, batch, jnp.zeros(3, int))
+    token_net.tokens(other, {}, batch, jnp.zeros(3, int))
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours(state, predict):
@@ -179,10 +179,10 @@ def test_the_unigram_by_hand():
   counts = (jnp.array([3.0, 0.0, 1.0]), jnp.array([0.0, 2.0]))
   ids = jnp.array([[0, 1], [2, 0]]).reshape(1, 1, 1, 2, 2)
   first, second = np.log([4 / 7, 3 / 4]), np.log([2 / 7, 1 / 4])
-  both = generator._unigram(counts, ids, jnp.ones((1, 1, 1, 2), bool))
+  both = futures._unigram(counts, ids, jnp.ones((1, 1, 1, 2), bool))
   np.testing.assert_allclose(both, [-(first.sum() + second.sum())], rtol=1e-6)
   only = jnp.array([True, False]).reshape(1, 1, 1, 2)
-  one = generator._unigram(counts, ids, only)
+  one = futures._unigram(counts, ids, only)
   np.testing.assert_allclose(one, [-first.sum()], rtol=1e-6)
 
 
@@ -196,9 +196,9 @@ def test_context_tells_what_was_built(stage):
 
 def test_a_task_without_weight_is_never_drawn():
   tasks = {**tiny.TASKS, "frame_prediction": dict(frames=1, weight=0.0)}
-  drawn = generator._draw_task(KEY, net(tasks=tasks), (200,))
+  drawn = token_net.draw_task(KEY, net(tasks=tasks), (200,))
   assert set(np.asarray(drawn).tolist()) == {0}
-  both = generator._draw_task(KEY, net(), (200,))
+  both = token_net.draw_task(KEY, net(), (200,))
   assert 60 < np.asarray(both).sum() < 140
 
 
@@ -217,8 +217,8 @@ def test_bad_arguments_are_named():
 
 
 def test_every_part_of_a_task_is_reachable_from_the_stage():
-  assert tables.given_frames(generator._of(net().tables, 1)) == 1
-  assert generator._prediction_task(net()) == 1
+  assert tables.given_frames(token_net.table_of(net().tables, 1)) == 1
+  assert futures.prediction_task(net()) == 1
   only = net(tasks={"class_cond": dict(weight=1.0)})
-  assert generator._prediction_task(only) is None
+  assert futures.prediction_task(only) is None
   assert checkpoint.ITEMS[-1] == "extra"  # where the counts are saved
