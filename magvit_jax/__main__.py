@@ -1,7 +1,9 @@
 """`python -m magvit_jax VERB [flags]`: the verb is a file name in cli/."""
 
 import ast
+import glob
 import importlib
+import os
 import pathlib
 import sys
 
@@ -20,8 +22,19 @@ USER_ERRORS = (
 )
 
 
+# libtpu, which `plan` needs, tells everybody at length that it finds no TPU.
+NO_TPU = {
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
 def main(argv: list[str] | None = None) -> int:
   """Runs a verb; returns the exit code (2 after an error)."""
+  if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/*"):
+    for name, value in NO_TPU.items():
+      os.environ.setdefault(name, value)
   argv = list(sys.argv[1:] if argv is None else argv)
   debug = "--debug" in argv
   argv = [arg for arg in argv if arg != "--debug"]

@@ -1,5 +1,7 @@
 """FLOPs of jaxprs against counts made by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -70,6 +72,19 @@ def test_remat_does_not_count_twice(remat):
   assert flops.without_remat(trace).matmul == 4 * 3 * 2 * N**3
   # The program itself keeps its remat.
   assert flops.count(trace().jaxpr).matmul == 4 * (3 + remat) * 2 * N**3
+
+
+def test_what_no_result_needs_is_not_counted():
+  def f(x):
+    def body(h, _):
+      return (h[0] + 1, h[1] @ x), None
+
+    return lax.scan(body, (x, x), None, length=3)[0][0] @ x
+
+  args = jax.ShapeDtypeStruct((N, N), jnp.float32)
+  trace = functools.partial(jax.jit(f).trace, args)
+  assert flops.count(trace().jaxpr).matmul == 4 * 2 * N**3
+  assert flops.without_remat(trace).matmul == 2 * N**3
 
 
 def test_custom_gradients_are_followed():

@@ -14,6 +14,7 @@ from unittest import mock
 import jax
 import numpy as np
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 REMAT = ("checkpoint", "remat", "remat2")
 
@@ -46,20 +47,26 @@ def count(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
   return sum((_equation(e) for e in inner.eqns), Flops())
 
 
+def live(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
+  """The jaxpr without what no result needs; the compiler drops it too."""
+  inner = getattr(jaxpr, "jaxpr", jaxpr)
+  return partial_eval.dce_jaxpr(inner, [True] * len(inner.outvars))[0]
+
+
 def without_remat(trace: Callable[[], Any]) -> Flops:
-  """FLOPs of what `trace()` returns, as if nothing were computed twice.
+  """FLOPs that the results of `trace()` need, nothing computed twice.
 
   Args:
     trace: makes a new `jax.stages.Traced` of the program at each call.
   """
-  traced = trace()
-  if not has_remat(traced.jaxpr):
-    return count(traced.jaxpr)
+  needed = live(trace().jaxpr)
+  if not has_remat(needed):
+    return count(needed)
   # Inner jitted functions keep their traces, in which remat would stay, and
   # those made here must not reach the program that is compiled.
   jax.clear_caches()
   with _no_remat():
-    flops = count(trace().jaxpr)
+    flops = count(live(trace().jaxpr))
   jax.clear_caches()
   return flops
 

@@ -130,7 +130,7 @@ def _refused(error, made, traced, topology) -> dict[str, Any]:
     "fits": False,
     "over": over,
     "tensors": error.tensors
-    or compiling.largest(traced.jaxpr, topology.devices),
+    or compiling.largest(flops.live(traced.jaxpr), topology.devices),
     "listed": bool(error.tensors),
   }
 
