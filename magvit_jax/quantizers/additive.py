@@ -73,7 +73,8 @@ class Quantizer(nn.Module):
         others = sum(codes[:m] + codes[m + 1 :], jnp.zeros_like(z))
         target = z - jax.lax.stop_gradient(others)
         step = nested.subkey(key, sweep * self.books + m)
-        codes[m], outs[m] = nested.quantize(level, target, step)
+        code, outs[m] = nested.quantize(level, target, step)
+        codes[m] = nested.steady(code)
     return Quantized(
       nested.ste_with_params(z, nested.sum_levels(codes, None)),
       jnp.concatenate([out.ids for out in outs], axis=-1),
@@ -85,7 +86,10 @@ class Quantizer(nn.Module):
     """int32 ids [… f] -> codes [… d]; see check_ids for wrong ones."""
     ids = check_ids(ids, self.sizes)
     parts = jnp.split(ids, self.books, axis=-1)
-    codes = [p.lookup(x) for p, x in zip(self.levels, parts, strict=True)]
+    codes = [
+      nested.steady(level.lookup(part))
+      for level, part in zip(self.levels, parts, strict=True)
+    ]
     return nested.sum_levels(codes, None)
 
   def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:

@@ -216,7 +216,8 @@ class Quantizer(nn.Module):
   def _fill(self, x: Array, scale: tuple[int, ...]) -> Array:
     full, resize = self.scales[-1], RESIZES[self.resize]
     pairs = zip(full, scale, strict=True)
-    return along_axes(x, [resize(n, m) for n, m in pairs])
+    full_code = along_axes(x, [resize(n, m) for n, m in pairs])
+    return nested.steady(full_code)
 
   def _check_grid(self, shape: tuple[int, ...]) -> None:
     if tuple(shape[1:-1]) != tuple(self.scales[-1]):

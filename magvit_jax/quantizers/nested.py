@@ -147,6 +147,16 @@ def prefix_lengths(key: Key, examples: int, count: int, share: float) -> Array:
   return jnp.where(cut, jnp.minimum(kept, count), count)
 
 
+def steady(code: Array) -> Array:
+  """The code to 22 bits: the same number wherever a sum of it is compiled.
+
+  A compiler may fuse the last product inside a code with the sum around it and
+  round once instead of twice; codes would then differ from their lookup in the
+  last bit. It cannot skip this rounding.
+  """
+  return jax.lax.reduce_precision(code, exponent_bits=8, mantissa_bits=22)
+
+
 def sum_levels(codes: Sequence[Array], kept: Array | None) -> Array:
   """Sum of the levels [b … d] in order, of the first kept[b] if given."""
   total = codes[0]

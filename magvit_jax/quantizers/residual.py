@@ -96,7 +96,7 @@ class Quantizer(nn.Module):
     for i, level in enumerate(self.levels):
       scale = self._scale(i)
       code, out = nested.quantize(level, rest / scale, nested.subkey(key, i))
-      codes.append(code * scale)
+      codes.append(nested.steady(nested.steady(code) * scale))
       outs.append(out)
       rest = rest - jax.lax.stop_gradient(codes[-1])
     kept = None
@@ -118,9 +118,12 @@ class Quantizer(nn.Module):
     width = len(self.sizes) // self.depth
     count = nested.level_count(ids, width, self.depth)
     ids = check_ids(ids, self.sizes[: count * width])
+    parts = jnp.split(ids, count, axis=-1)
     codes = [
-      level.lookup(ids[..., i * width : (i + 1) * width]) * self._scale(i)
-      for i, level in enumerate(self.levels[:count])
+      nested.steady(nested.steady(level.lookup(part)) * self._scale(i))
+      for i, (level, part) in enumerate(
+        zip(self.levels[:count], parts, strict=True)
+      )
     ]
     return nested.sum_levels(codes, None)
 
