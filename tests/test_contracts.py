@@ -1,4 +1,7 @@
-"""What every component of a family promises, for every file in its folder."""
+"""What every backbone and discriminator promises, for every file.
+
+Those of quantizers are in test_contracts_quantizers.py.
+"""
 
 import importlib
 
@@ -18,74 +21,7 @@ def component(family, name, **extra):
   return registry.build(family, {"name": name, **module.TINY, **extra})
 
 
-def quantizer(name):
-  module = component("quantizers", name)
-  z = jax.random.normal(jax.random.key(0), (2, 3, 4, 5, module.dim)) * 2
-  return module, module.init(jax.random.key(1), z), z
-
-
-quantizers = pytest.mark.parametrize("name", registry.names("quantizers"))
 backbones = pytest.mark.parametrize("name", registry.names("tokenizers"))
-
-
-@quantizers
-def test_lookup_of_ids_is_the_codes_exactly(name):
-  module, variables, z = quantizer(name)
-  for apply in (module.apply, jax.jit(module.apply)):
-    out = apply(variables, z)
-    assert out.ids.dtype == jnp.int32
-    assert out.ids.shape == module.ids_shape(z.shape)
-    codes = module.apply(variables, out.ids, method=module.lookup)
-    np.testing.assert_array_equal(codes, out.codes)
-    assert codes.shape == z.shape
-
-
-@quantizers
-def test_ids_are_in_range_and_not_all_the_same(name):
-  module, variables, z = quantizer(name)
-  ids = np.asarray(module.apply(variables, z).ids).reshape(
-    -1, len(module.sizes)
-  )
-  assert (ids >= 0).all() and (ids < np.asarray(module.sizes)).all()
-  assert (ids.max(0) > ids.min(0)).all()
-
-
-@quantizers
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-@pytest.mark.parametrize("jitted", [False, True])
-def test_gradients_are_finite_also_when_saturated(name, scale, jitted):
-  module, variables, z = quantizer(name)
-
-  def loss(z):
-    out = module.apply(variables, z)
-    terms = [v for k, v in out.aux.items() if k.startswith("loss_")]
-    return jnp.sum(jnp.sin(out.codes)) + sum(terms)
-
-  value, grad = (jax.jit if jitted else lambda f: f)(jax.value_and_grad(loss))(
-    z * scale
-  )
-  assert np.isfinite(value) and np.isfinite(grad).all()
-  if scale == 1.0:
-    assert np.abs(grad).max() > 0
-
-
-@quantizers
-def test_bfloat16_latents_are_quantized_in_float32(name):
-  module, variables, z = quantizer(name)
-  low = z.astype(jnp.bfloat16)
-  ids = module.apply(variables, low).ids
-  np.testing.assert_array_equal(
-    ids, module.apply(variables, low.astype(jnp.float32)).ids
-  )
-  assert module.apply(variables, low).codes.dtype == jnp.float32
-
-
-@quantizers
-def test_an_empty_batch_has_zero_terms(name):
-  module, variables, z = quantizer(name)
-  out = jax.jit(module.apply)(variables, z[:0])
-  for term, value in out.aux.items():
-    assert value == 0, term
 
 
 @backbones
