@@ -312,14 +312,19 @@ def test_kinds_of_fusions(line, kind):
   assert (op.kind, op.cycles) == (kind, 700)
 
 
-def test_copies_beside_the_cores_are_kept_apart():
+@pytest.mark.parametrize("opcode, rows", [("copy", 32), ("slice", 16)])
+def test_copies_beside_the_cores_are_kept_apart(opcode, rows):
+  moved = f"bf16[{rows},1024]{TILE}"
   text = entry(
     f"%p = bf16[32,1024]{TILE} parameter(0)",
-    f"%s = (bf16[32,1024]{TILE}, bf16[32,1024]{TILE}, u32[]) copy-start(%p)",
-    f"ROOT %d = bf16[32,1024]{TILE} copy-done(%s)",
+    f"%s = ((bf16[32,1024]{TILE}), {moved}, u32[]) {opcode}-start(%p)",
+    f"ROOT %d = {moved} {opcode}-done(%s)",
   )
   found = cost.account(text, V5E, 1)
-  assert found.seconds(cost.COPY) == 32 * 1024 * 2 / V5E.hbm_bandwidth
+  size = rows * 1024 * 2
+  assert found.seconds(cost.COPY) == pytest.approx(
+    size / V5E.hbm_bandwidth, rel=1e-3
+  )
   assert found.seconds(cost.MOVEMENT) == 0
 
 

@@ -152,8 +152,10 @@ class _Walk:
       self._send(op, place, runs)
     elif op.opcode == "custom-call":
       self._custom(op, runs)
-    elif op.opcode == "copy-start":
-      moved = place.instructions[op.operands[0]].padded
+    elif op.opcode.endswith("-start"):
+      # Of a copy or a slice; the result is (operand, what is moved, flag).
+      source = place.instructions[op.operands[0]].padded
+      moved = min(source, op.padded - source)
       self._add(op, COPY, runs, bytes=moved, seconds=self._memory(moved))
     else:
       self._compute(op, place, runs)
