@@ -106,3 +106,107 @@ def test_eighteen_bits_of_1280_latents_fit_in_little_memory():
 def test_groups_that_do_not_fit_are_refused(bits, groups):
   with pytest.raises(ValueError, match="divisor of 10|at least 2 groups"):
     entropy.batch_entropy(jnp.zeros((2, bits)), groups)
+
+
+LEVELS = (4, 3, 5)
+
+
+@pytest.fixture(scope="module")
+def grid():
+  """Log probabilities of the levels of each number, and of all codes."""
+  keys = jax.random.split(jax.random.key(3), len(LEVELS))
+  rows = [
+    jax.nn.log_softmax(2 * jax.random.normal(k, (50, n)))
+    for k, n in zip(keys, LEVELS, strict=True)
+  ]
+  p = [np.exp(np.asarray(r, np.float64)) for r in rows]
+  joint = np.einsum("na,nb,nc->nabc", *p).reshape(50, -1)
+  return rows, joint
+
+
+def test_entropies_of_a_grid_equal_brute_force_and_groups_bound_them(grid):
+  rows, joint = grid
+  token = jax.jit(entropy.grid_token_entropy)(rows)
+  np.testing.assert_allclose(token, shannon(joint).mean(), rtol=1e-5)
+  exact, single = (
+    jax.jit(entropy.grid_batch_entropy, static_argnums=1)(rows, groups)
+    for groups in (1, 3)
+  )
+  np.testing.assert_allclose(exact, shannon(joint.mean(0)), rtol=1e-5)
+  want = sum(shannon(np.exp(r).mean(0)) for r in rows)
+  np.testing.assert_allclose(single, want, rtol=1e-5)
+  assert exact < single <= np.log(np.prod(LEVELS))
+
+
+def test_a_grid_of_two_levels_is_binary():
+  logits = jax.random.normal(jax.random.key(4), (30, 4))
+  rows = [
+    jnp.stack([jax.nn.log_sigmoid(-x), jax.nn.log_sigmoid(x)], -1)
+    for x in logits.T
+  ]
+  for groups in (1, 2, 4):
+    np.testing.assert_allclose(
+      entropy.grid_batch_entropy(rows, groups),
+      entropy.batch_entropy(logits, groups),
+      rtol=1e-5,
+    )
+  np.testing.assert_allclose(
+    entropy.grid_token_entropy(rows), entropy.token_entropy(logits), rtol=1e-5
+  )
+
+
+def test_a_table_in_chunks_equals_the_whole_softmax_and_its_gradient():
+  z = jax.random.normal(jax.random.key(5), (50, 6))
+  codes = jax.random.normal(jax.random.key(6), (24, 6))
+
+  def whole(z, codes):
+    p = jax.nn.softmax(z @ codes.T / 0.5)
+    mean = p.mean(0)
+    token = -jnp.mean(jnp.sum(p * jnp.log(p), -1))
+    return token, -jnp.sum(mean * jnp.log(mean))
+
+  def difference(f):
+    return lambda *args: jnp.subtract(*f(*args))
+
+  want = jax.jit(whole)(z, codes)
+  grads = jax.jit(jax.grad(difference(whole), (0, 1)))(z, codes)
+  for chunk in (7, 64):
+
+    def cut(z, codes, chunk=chunk):
+      return entropy.table_entropies(z, codes, 0.5, chunk)
+
+    np.testing.assert_allclose(jax.jit(cut)(z, codes), want, rtol=1e-5)
+    got = jax.jit(jax.grad(difference(cut), (0, 1)))(z, codes)
+    for a, b in zip(got, grads, strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_large_table_never_meets_all_latents_at_once():
+  shapes = [
+    jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4096, 8), (4096, 8))
+  ]
+
+  def grad(z, codes):
+    return jax.grad(
+      lambda z: jnp.subtract(*entropy.table_entropies(z, codes, 0.1, 256))
+    )(z)
+
+  memory = jax.jit(grad).lower(*shapes).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < 4096 * 4096 * 4 / 2
+
+
+def test_no_latents_have_no_entropy():
+  rows = [jnp.zeros((0, n)) for n in LEVELS]
+  assert entropy.grid_token_entropy(rows) == 0
+  assert entropy.grid_batch_entropy(rows) == 0
+  both = entropy.table_entropies(jnp.zeros((0, 3)), jnp.ones((5, 3)), 1.0)
+  assert both[0] == 0 and both[1] == 0
+
+
+@pytest.mark.parametrize(
+  "levels, groups, words",
+  [((8,) * 6, 4, "divisor of 6"), ((8,) * 7, 1, "use more groups")],
+)
+def test_grids_that_do_not_fit_are_refused(levels, groups, words):
+  with pytest.raises(ValueError, match=words):
+    entropy.check_grid(levels, groups)

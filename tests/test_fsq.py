@@ -76,3 +76,95 @@ def test_wrong_arguments_name_value_and_cure(args, words):
   with pytest.raises(ValueError) as error:
     fsq.Quantizer(**args)
   assert words in str(error.value)
+
+
+def test_ids_out_of_range_are_an_error_and_under_jit_the_nearest():
+  quantizer = fsq.Quantizer(levels=LEVELS, factors=2)
+  for ids, words in [
+    ([[40, 0]], "id 40 of factor 0 is out of range; it must lie in 0..39"),
+    ([[0, -1]], "id -1 of factor 1 is out of range; it must lie in 0..24"),
+    ([[0]], "last axis must be the 2 factors"),
+  ]:
+    with pytest.raises(ValueError) as error:
+      quantizer.lookup(jnp.array(ids))
+    assert words in str(error.value)
+  with pytest.raises(TypeError, match="float32"):
+    quantizer.lookup(jnp.zeros((1, 2)))
+  clamped = jax.jit(quantizer.lookup)(jnp.array([[70, -3]]))
+  np.testing.assert_array_equal(clamped, quantizer.lookup(jnp.array([[39, 0]])))
+
+
+@pytest.mark.parametrize("form", ["symmetric", "clipped"])
+def test_symmetric_levels_are_even_from_end_to_end(form):
+  quantizer = fsq.Quantizer(levels=(2, 4, 5), form=form)
+  ids = jnp.arange(40)[:, None]
+  codes = quantizer.lookup(ids)
+  for i, level in enumerate((2, 4, 5)):
+    values = np.unique(np.asarray(codes)[:, i])
+    np.testing.assert_allclose(values, np.linspace(-1, 1, level), atol=1e-6)
+  z = codes if form == "clipped" else np.arctanh(0.999 * codes)
+  out = jax.jit(lambda z: quantizer.apply({}, z))(z)
+  np.testing.assert_array_equal(out.ids, ids)
+  np.testing.assert_array_equal(out.codes, codes)
+
+
+def test_ifsq_makes_bounded_normal_latents_nearly_uniform():
+  """2 sigmoid(1.6 z) - 1 = tanh(0.8 z); the outer levels are half as wide."""
+  z = jax.random.normal(jax.random.key(0), (100_000, 1))
+  sigmoid = 2 * jax.nn.sigmoid(1.6 * z) - 1
+  np.testing.assert_allclose(jnp.tanh(0.8 * z), sigmoid, atol=1e-6)
+  spread = []
+  for gain in (0.8, 1.0):
+    quantizer = fsq.Quantizer(levels=(17,), gain=gain, form="symmetric")
+    ids = jax.jit(lambda z, q=quantizer: q.apply({}, z).ids)(z)
+    p = np.bincount(np.asarray(ids)[:, 0], minlength=17) / len(z)
+    spread.append(np.abs(16 * p[1:-1] - 1).max())
+  assert spread[0] < 0.1 < 0.2 < spread[1]
+
+
+def test_noise_replaces_rounding_for_its_share_and_only_with_a_key():
+  z = jax.random.normal(jax.random.key(0), (400, 7, 3))
+  quantizer = fsq.Quantizer(levels=(5, 4, 3), form="symmetric", noise=0.5)
+  apply = jax.jit(lambda z, key: quantizer.apply({}, z, key=key))
+  out, plain = apply(z, jax.random.key(1)), apply(z, None)
+  np.testing.assert_array_equal(out.ids, plain.ids)
+  rounded = np.all(np.asarray(out.codes) == plain.codes, axis=(1, 2))
+  assert rounded.mean() == pytest.approx(0.5, abs=0.1)
+  noise = np.asarray(out.codes - jnp.tanh(z))[~rounded].reshape(-1, 3)
+  half = 1 / (np.array([5, 4, 3]) - 1)
+  assert (np.abs(noise) <= half + 1e-6).all()
+  np.testing.assert_allclose(noise.std(0), half / np.sqrt(3), rtol=0.05)
+
+
+def test_vidtok_terms_are_those_of_a_softmax_over_all_codes():
+  levels, tau = (4, 3), 0.2
+  z = np.asarray(jax.random.normal(jax.random.key(0), (60, 2)))
+  quantizer = fsq.Quantizer(levels=levels, temperature=tau)
+  out = jax.jit(lambda z: quantizer.apply({}, z))(z)
+  codes = np.asarray(quantizer.lookup(np.arange(12)[:, None]))
+  soft = np.asarray(fsq.bound(z, levels)) / (np.array(levels) // 2)
+  score = np.exp(-np.square(soft[:, None] - codes).sum(-1) / tau)
+  p = score / score.sum(-1, keepdims=True)
+  token = -(p * np.log(p)).sum(-1).mean()
+  batch = -(p.mean(0) * np.log(p.mean(0))).sum()
+  np.testing.assert_allclose(out.aux["loss_entropy"], token - batch, rtol=1e-4)
+  gap = np.square(z - out.codes).mean()
+  np.testing.assert_allclose(out.aux["loss_commitment"], gap, rtol=1e-5)
+  assert fsq.Quantizer(levels=levels).apply({}, z).aux == {}
+
+
+@pytest.mark.parametrize(
+  "args, words",
+  [
+    (dict(form="sigmoid"), "one of tanh, symmetric, clipped"),
+    (dict(levels=(1,), form="symmetric"), "at least 2"),
+    (dict(gain=0.0), "gain is 0.0"),
+    (dict(noise=2.0), "noise is 2.0"),
+    (dict(temperature=-1.0), "temperature is -1.0"),
+    (dict(levels=(8,) * 8, factors=2, temperature=0.1), "use more groups"),
+  ],
+)
+def test_wrong_forms_name_value_and_cure(args, words):
+  with pytest.raises(ValueError) as error:
+    fsq.Quantizer(**args)
+  assert words in str(error.value)

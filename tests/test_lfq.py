@@ -88,3 +88,24 @@ def test_commitment_is_the_mean_square_and_does_not_pull_codes():
 def test_wrong_arguments_name_value_and_cure(args, words):
   with pytest.raises(ValueError, match=words):
     lfq.Quantizer(**args)
+
+
+def test_every_code_of_16_bits_and_random_ones_of_36_round_trip():
+  whole = np.arange(2**16)[:, None]
+  random = np.random.default_rng(0).integers(0, 2**18, (4096, 2))
+  for args, ids in [
+    (dict(bits=16), whole),
+    (dict(bits=36, factors=2, groups=2), random),
+  ]:
+    quantizer = lfq.Quantizer(**args)
+    codes = quantizer.lookup(jnp.asarray(ids, jnp.int32))
+    bits = lfq.bits_to_ids(codes > 0, quantizer.factors)
+    np.testing.assert_array_equal(bits, ids)
+
+
+def test_ids_out_of_range_are_an_error_and_under_jit_the_nearest():
+  quantizer = lfq.Quantizer(bits=6, factors=2)
+  with pytest.raises(ValueError, match="id 8 of factor 1 is out of range"):
+    quantizer.lookup(jnp.array([[7, 8]]))
+  clamped = jax.jit(quantizer.lookup)(jnp.array([[9, -1]]))
+  np.testing.assert_array_equal(clamped, quantizer.lookup(jnp.array([[7, 0]])))

@@ -10,7 +10,8 @@ auxiliary loss. Later forms of it, by argument:
   form 'clipped'    the same with a clip for tanh: the levels of a residual FSQ,
                     whose latents are in range already
   gain 0.8          iFSQ (Lin et al., arXiv 2601.17124): 2 sigmoid(1.6 z) - 1,
-                    which is tanh(0.8 z), makes normal latents nearly uniform
+                    which is tanh(0.8 z), spreads normal latents nearly evenly
+                    over [-1, 1]; the outermost levels are half as wide
   noise             while training, instead of rounding, uniform noise as wide
                     as a level, for that share of the examples (2411.19842)
   temperature       the terms of VidTok (Tang et al., arXiv 2412.13061)
