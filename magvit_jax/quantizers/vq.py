@@ -203,19 +203,22 @@ class Quantizer(nn.Module):
     return new
 
   def _restart(self, params: PyTree, rows: Array, key: Key) -> PyTree:
-    """Dead codes move to latents and count as used at the even share."""
+    """Dead codes move to latents, and die again at once if none chooses them.
+
+    They count as at the limit, as in vector-quantize-pytorch, so that the book
+    follows an encoder that moves fast.
+    """
     name = "embedding" if self.learn == "gradient" else "buffer_embedding"
     count = params["buffer_count"]
-    even = jnp.mean(count)
-    dead = count < self.restart * even
-    ids, use = codebook.place(key, dead, len(rows))
+    limit = self.restart * jnp.mean(count)
+    ids, use = codebook.place(key, count < limit, len(rows))
     rows = rows[: len(ids)]
     new = dict(params)
     new[name] = codebook.put(params[name], ids, use, rows)
-    new["buffer_count"] = codebook.put(count, ids, use, even)
+    new["buffer_count"] = codebook.put(count, ids, use, limit)
     if self.learn == "ema":
       total = params["buffer_sum"]
-      new["buffer_sum"] = codebook.put(total, ids, use, rows * even)
+      new["buffer_sum"] = codebook.put(total, ids, use, rows * limit)
     return new
 
   def _start(self, params: PyTree, stats: PyTree, rows: Array) -> PyTree:
