@@ -13,4 +13,5 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}
 
 "$python" -m ruff format --check .
 "$python" -m ruff check .
-exec "$python" -m pytest "$@"
+# Whole files go to a worker, so that their fixtures are made once.
+exec "$python" -m pytest -n auto --dist loadfile "$@"

@@ -4,9 +4,12 @@ import os
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault(
-  "JAX_COMPILATION_CACHE_DIR",
-  os.path.join(tempfile.gettempdir(), "magvit_jax_test_cache"),
+# A folder for each worker: JAX writes its entries in place, so that another
+# process could read half of one.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
+  os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  or os.path.join(tempfile.gettempdir(), "magvit_jax_test_cache"),
+  os.environ.get("PYTEST_XDIST_WORKER", "one"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 

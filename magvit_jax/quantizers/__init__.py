@@ -1,6 +1,6 @@
 """Quantizers: latents to ids and back. Each file defines `Quantizer`.
 
-A quantizer is a linen Module whose fields are its config, with
+A quantizer is a `Base` whose fields are its config, with
 
   dim: int                    property, width of its codes (the latent width)
   sizes: tuple[int, ...]      property, number of ids per factor; () continuous
@@ -12,11 +12,12 @@ A quantizer is a linen Module whose fields are its config, with
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.types import Array, PyTree
+from magvit_jax.types import Array, Key, PyTree
 
 
 class Quantized(NamedTuple):
@@ -34,6 +35,19 @@ class Quantized(NamedTuple):
   ids: Array
   aux: dict[str, Array]
   stats: PyTree
+
+
+class Base(nn.Module):
+  """What most quantizers have in common: ids in place, nothing to refresh."""
+
+  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[… d] -> [… f]."""
+    return (*latent_shape[:-1], len(self.sizes))
+
+  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
+    """The params of this quantizer after an update; here as they are."""
+    del stats, key
+    return params
 
 
 @jax.custom_jvp

@@ -17,11 +17,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, nested
+from magvit_jax.quantizers import Base, Quantized, check_ids, nested
 from magvit_jax.types import Array, Key, PyTree
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Additive quantizer.
 
   Its aux and stats are those of the last sweep, the aux averaged over the
@@ -58,10 +58,6 @@ class Quantizer(nn.Module):
   def sizes(self) -> tuple[int, ...]:
     """Ids per factor; the factors of the first book come first."""
     return tuple(nested.build(self.base).sizes) * self.books
-
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… books * factors of the base]."""
-    return (*latent_shape[:-1], len(self.sizes))
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key is for the base."""

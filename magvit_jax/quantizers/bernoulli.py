@@ -14,8 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, lfq, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, lfq, ste
+from magvit_jax.types import Array, Key
 
 
 def embed(bits: Array, table: Array) -> Array:
@@ -23,7 +23,7 @@ def embed(bits: Array, table: Array) -> Array:
   return jnp.matmul(bits, table, precision=jax.lax.Precision.HIGHEST)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Bernoulli quantizer.
 
   Its aux has 'loss_code' = mean p (1 - p), which makes bits sure (the released
@@ -67,10 +67,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (2 ** (self.bits // self.factors),) * self.factors
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… factors]."""
-    return (*latent_shape[:-1], self.factors)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key samples the bits."""
     logits = self.logits(z.astype(jnp.float32))
@@ -88,11 +84,6 @@ class Quantizer(nn.Module):
     """int32 ids [… factors] -> codes [… d]; see check_ids for wrong ones."""
     bits = lfq.ids_to_bits(check_ids(ids, self.sizes), self.bits)
     return embed(bits.astype(jnp.float32), self.table)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(width=3, bits=4, factors=2)

@@ -11,13 +11,12 @@ The entropy term is that of lfq with log-odds 4 u_i / (tau sqrt(D)), times tau.
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Quantized, check_ids, lfq, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, lfq, ste
+from magvit_jax.types import Array, Key
 
 
 def sphere(v: Array) -> Array:
@@ -32,7 +31,7 @@ def quantize(u: Array) -> Array:
   return lfq.quantize(u) / math.sqrt(u.shape[-1])
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """BSQ.
 
   Its aux has 'loss_entropy' (temperature * (sure tokens - used codes), nats)
@@ -71,10 +70,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (2 ** (self.bits // self.factors),) * self.factors
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… D] -> [… factors]."""
-    return (*latent_shape[:-1], self.factors)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… D] -> Quantized; needs no key."""
     del key
@@ -99,11 +94,6 @@ class Quantizer(nn.Module):
     ids = check_ids(ids, self.sizes)
     signs = jnp.where(lfq.ids_to_bits(ids, self.bits), 1.0, -1.0)
     return signs / math.sqrt(self.bits)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
   def _groups(self) -> int:
     if self.groups:

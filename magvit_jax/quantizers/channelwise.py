@@ -14,12 +14,11 @@ have standard deviation 1: the default range of +-5 keeps the tails.
 
 import statistics
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.quantizers import Quantized, check_ids, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, ste
+from magvit_jax.types import Array, Key
 
 NORMAL = statistics.NormalDist()
 
@@ -40,7 +39,7 @@ def nearest(u: Array, levels: np.ndarray) -> Array:
   return jnp.searchsorted(middles, u).astype(jnp.int32)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Channelwise quantizer: one id per number of a latent.
 
   Attributes:
@@ -113,11 +112,6 @@ class Quantizer(nn.Module):
   def lookup(self, ids: Array) -> Array:
     """int32 ids [… d] -> codes [… d]; see check_ids for wrong ones."""
     return self._values(check_ids(ids, self.sizes))
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
   def _levels(self) -> np.ndarray:
     return gaussian_levels(self.bits, self.radius)

@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized
+from magvit_jax.types import Array, Key
 
 FORMS = ("identity", "kl")
 
@@ -24,7 +24,7 @@ def kl_divergence(mean: Array, log_var: Array) -> Array:
   return 0.5 * jnp.sum(terms, axis=-1)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Continuous latents: ids are empty, [… 0].
 
   Form 'kl' has the aux 'loss_kl': nats per latent position, averaged over
@@ -62,10 +62,6 @@ class Quantizer(nn.Module):
     """(): there are no ids."""
     return ()
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 0]."""
-    return (*latent_shape[:-1], 0)
-
   @nn.compact
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key is for sampling."""
@@ -92,11 +88,6 @@ class Quantizer(nn.Module):
       f"continuous: ids of shape {ids.shape} cannot be looked up: continuous "
       "latents have no ids; pass the codes themselves to the decoder"
     )
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(width=3)

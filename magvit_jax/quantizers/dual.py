@@ -6,13 +6,12 @@ normalised, and one id is chosen for both by the sum of the two distances,
 largest z_s . e_s + w z_p . e_p.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
 from magvit_jax.quantizers.vq import small_uniform
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.types import Array, Key
 
 
 def halves_to_unit(x: Array, semantic: int) -> Array:
@@ -27,7 +26,7 @@ def shared_id(z: Array, table: Array, semantic: int, weight: float) -> Array:
   return codebook.best(z * scale, table)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """TokenFlow's quantizer of one scale; `multiscale` wraps it into the pyramid.
 
   Its codes are [semantic | pixel], for two decoders. Its aux has
@@ -72,10 +71,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (self.size,)
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 1]."""
-    return (*latent_shape[:-1], 1)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; needs no key."""
     del key
@@ -90,11 +85,6 @@ class Quantizer(nn.Module):
     """int32 ids [… 1] -> codes [… d]."""
     ids = check_ids(ids, self.sizes)[..., 0]
     return codebook.take(self._table(), ids)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
   def _table(self) -> Array:
     parts = [self.semantic_codes, self.pixel_codes]

@@ -19,14 +19,13 @@ auxiliary loss. Later forms of it, by argument:
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Quantized, check_ids, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, ste
+from magvit_jax.types import Array, Key
 
 EPS = 1e-3  # lets the outermost levels be reached
 
@@ -69,7 +68,7 @@ def ids_to_digits(ids: Array, levels: tuple[int, ...]) -> Array:
   return (ids // basis) % np.asarray(levels, np.int32)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """FSQ.
 
   With a temperature its aux has 'loss_entropy' (sure tokens minus used codes,
@@ -125,10 +124,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return tuple(math.prod(part) for part in self._parts())
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… factors]."""
-    return (*latent_shape[:-1], self.factors)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key is for noise."""
     z = z.astype(jnp.float32)
@@ -154,11 +149,6 @@ class Quantizer(nn.Module):
       for i, levels in enumerate(self._parts())
     ]
     return self._grid(jnp.concatenate(digits, axis=-1))
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
   def _digits(self, bounded: Array) -> Array:
     """int32 digits in [0, L)."""

@@ -11,11 +11,11 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, nested
+from magvit_jax.quantizers import Base, Quantized, check_ids, nested
 from magvit_jax.types import Array, Key, PyTree
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Grouped quantizer.
 
   Its aux is the mean over the groups of what the base's has. The width of a
@@ -48,10 +48,6 @@ class Quantizer(nn.Module):
   def sizes(self) -> tuple[int, ...]:
     """Ids per factor; the factors of the first group come first."""
     return tuple(nested.build(self.base).sizes) * self.groups
-
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… groups * factors of the base]."""
-    return (*latent_shape[:-1], len(self.sizes))
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key is for the base.

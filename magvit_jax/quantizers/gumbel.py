@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, codebook
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
+from magvit_jax.types import Array, Key
 
 
 def kl_to_uniform(logits: Array) -> Array:
@@ -39,7 +39,7 @@ def gumbel_softmax(
   return codebook.by_index(soft, ids, table), ids
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Gumbel-softmax.
 
   Its aux has 'loss_kl' (weight 6.6 in DALL-E, 5e-4 in VQGAN's code). The
@@ -80,10 +80,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (self.size,)
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 1]."""
-    return (*latent_shape[:-1], 1)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; with a key the codes are drawn."""
     logits = self.to_logits(z.astype(jnp.float32))
@@ -97,11 +93,6 @@ class Quantizer(nn.Module):
     """int32 ids [… 1] -> codes [… d]."""
     ids = check_ids(ids, self.sizes)[..., 0]
     return codebook.take(self.embedding, ids)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(size=8, width=4)

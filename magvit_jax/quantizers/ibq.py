@@ -5,14 +5,13 @@ the gradient of the softmax, so that every code, chosen or not, gets one and the
 book stays in use up to 2^18 codes.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Quantized, check_ids, codebook
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
 from magvit_jax.quantizers.vq import small_uniform
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.types import Array, Key
 
 
 def index_backpropagation(z: Array, table: Array) -> tuple[Array, Array]:
@@ -27,7 +26,7 @@ def index_backpropagation(z: Array, table: Array) -> tuple[Array, Array]:
   return codebook.by_index(jax.nn.softmax(logits), ids, table), ids
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """IBQ.
 
   Its aux, with the published weights: 'loss_index' (1.0), the error of the
@@ -68,10 +67,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (self.size,)
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 1]."""
-    return (*latent_shape[:-1], 1)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; needs no key."""
     del key
@@ -96,11 +91,6 @@ class Quantizer(nn.Module):
     """int32 ids [… 1] -> codes [… d]."""
     ids = check_ids(ids, self.sizes)[..., 0]
     return codebook.take(self.embedding, ids)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(size=8, width=4)

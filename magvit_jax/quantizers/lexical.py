@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.quantizers import Quantized, check_ids, codebook
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
+from magvit_jax.types import Array, Key
 
 
 def stream_average(
@@ -117,7 +117,7 @@ def read_table(path: str, shape: tuple[int, int]) -> np.ndarray:
   return table / np.sqrt(np.mean(np.square(table)))
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """SPAE's quantizer.
 
   Its aux has 'loss_commitment'. A latent grid [… H W d] has the ids of all
@@ -226,11 +226,6 @@ class Quantizer(nn.Module):
       for part, layer in zip(parts, self.layers, strict=False)
     ]
     return self._outside(parts)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh: the table is frozen."""
-    del stats, key
-    return params
 
   @property
   def _shape(self) -> tuple[int, int]:

@@ -5,14 +5,13 @@ bit i set where z_i > 0 (bit 0 is the first number; 0 counts as -1). There is
 no table; an entropy term keeps tokens sure and the codes in use.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Quantized, check_ids, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, ste
+from magvit_jax.types import Array, Key
 
 
 def quantize(z: Array) -> Array:
@@ -48,7 +47,7 @@ def check_bits(name: str, bits: int, factors: int) -> None:
     )
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """LFQ.
 
   Its aux has 'loss_entropy' (sure tokens minus used codes, in nats) and
@@ -87,10 +86,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (2 ** (self.bits // self.factors),) * self.factors
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… D] -> [… factors]."""
-    return (*latent_shape[:-1], self.factors)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… D] -> Quantized; needs no key."""
     del key
@@ -112,11 +107,6 @@ class Quantizer(nn.Module):
     """int32 ids [… factors] -> codes [… D]; see check_ids for wrong ones."""
     ids = check_ids(ids, self.sizes)
     return jnp.where(ids_to_bits(ids, self.bits), 1.0, -1.0)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(bits=4, factors=2)

@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, nested
+from magvit_jax.quantizers import Base, Quantized, nested
 from magvit_jax.types import Array, Key, PyTree
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Mixed quantizer.
 
   Ids, and codes without a key, are those of the base. Its aux is that of both

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.quantizers import Quantized, check_ids, nested
+from magvit_jax.quantizers import Base, Quantized, check_ids, nested
 from magvit_jax.types import Array, Key, PyTree
 
 
@@ -86,7 +86,7 @@ def along_axes(x: Array, matrices: list[np.ndarray]) -> Array:
   return x
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Multi-scale quantizer of latents [b T H W d] (or any number of axes).
 
   Its aux is the mean over the scales of what the base's has.

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.quantizers import Quantized, check_ids, nested
+from magvit_jax.quantizers import Base, Quantized, check_ids, nested
 from magvit_jax.types import Array, Key, PyTree
 
 
@@ -29,7 +29,7 @@ def soft_clamp(z: Array, limit: float | tuple[float, ...]) -> Array:
   return jnp.tanh(z / limit) * limit
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """Residual quantizer.
 
   Its aux is the mean over the levels of what the base's has. The gradient
@@ -84,10 +84,6 @@ class Quantizer(nn.Module):
   def sizes(self) -> tuple[int, ...]:
     """Ids per factor; the factors of the first level come first."""
     return tuple(nested.build(self.base).sizes) * self.depth
-
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… depth * factors of the base]."""
-    return (*latent_shape[:-1], len(self.sizes))
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key is for dropout and the base."""

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
+from magvit_jax.types import Array, Key
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """SimVQ.
 
   Its aux has 'loss_codebook' (published weight 1.0) and 'loss_commitment'
@@ -58,10 +58,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (self.size,)
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 1]."""
-    return (*latent_shape[:-1], 1)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; needs no key."""
     del key
@@ -78,11 +74,6 @@ class Quantizer(nn.Module):
     """int32 ids [… 1] -> codes [… d]."""
     ids = check_ids(ids, self.sizes)[..., 0]
     return codebook.take(self._table(), ids)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
   def _table(self) -> Array:
     return codebook.dot(jax.lax.stop_gradient(self.frozen), self.kernel)

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
+from magvit_jax.types import Array, Key
 
 
 def draw(key: Key, z: Array, table: Array, temperature: float) -> Array:
@@ -18,7 +18,7 @@ def draw(key: Key, z: Array, table: Array, temperature: float) -> Array:
   return codebook.best(z / temperature, table, key=key)
 
 
-class Quantizer(nn.Module):
+class Quantizer(Base):
   """LARP's quantizer.
 
   Its aux has 'loss_commitment' (published weight 0.25, all of it times 0.1) and
@@ -59,10 +59,6 @@ class Quantizer(nn.Module):
     """Ids per factor."""
     return (self.size,)
 
-  def ids_shape(self, latent_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """[… d] -> [… 1]."""
-    return (*latent_shape[:-1], 1)
-
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; with a key the codes are drawn."""
     z = codebook.unit(z.astype(jnp.float32))
@@ -79,11 +75,6 @@ class Quantizer(nn.Module):
     """int32 ids [… 1] -> codes [… d]."""
     ids = check_ids(ids, self.sizes)[..., 0]
     return codebook.take(codebook.unit(self.embedding), ids)
-
-  def refresh(self, params: PyTree, stats: PyTree, key: Key) -> PyTree:
-    """Nothing to refresh."""
-    del stats, key
-    return params
 
 
 TINY = dict(size=8, width=4)
