@@ -3,8 +3,9 @@
   python -m magvit_jax train --config=tokenizer/moving_digits --workdir=runs/dt
 
 Data: the digits that scikit-learn carries, moving in 17 frames of 32x32, which
-become 5x4x4 ids of two factors of 512. The backbone is that of
-tokenizer/clips.
+become 5x8x8 ids of 1000. The backbone is that of tokenizer/clips with blocks of
+4x4x4 pixels. The quantizer is `fsq`: most blocks are black, and an entropy term
+would spread those over many codes that a generator then has to guess.
 
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
@@ -17,7 +18,12 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the tokenizer of generator/moving_digits."""
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = clips.get_config("smoke" if choice["size"] == "smoke" else None)
-  cfg.steps = cfg.steps if choice["size"] == "smoke" else 2500
+  cfg.stage.backbone.patch = (4, 4, 4)
+  cfg.stage.quantizer = dict(name="fsq", levels=(8, 5, 5, 5))
+  cfg.stage.weights = dict(loss_l2=5.0)
+  if choice["size"] == "full":
+    cfg.steps = 1500
+    cfg.stage.backbone.width = 128
   data = dict(
     name="moving_digits",
     frames=17,
