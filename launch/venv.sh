@@ -1,8 +1,8 @@
 # Sourced by the launch scripts: makes and fills .venv in the repository root.
 # After `ensure_venv EXTRAS`, $python runs in it.
 
-# XLA on CPU takes and returns its scratch memory at every step: with huge pages
-# that is 500 page faults for the quickstart's tokenizer, without 82,000.
+# XLA on CPU takes and returns its scratch memory at every step: huge pages save
+# most of the page faults (/usr/bin/time -v counts them).
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
 
 find_python() {

@@ -271,11 +271,6 @@ def to_float(video: jax.Array) -> jax.Array:
   return scaled / 127.5 - 1 if video.dtype == jnp.uint8 else scaled
 
 
-def to_uint8(video: np.ndarray) -> np.ndarray:
-  """Pixels in [-1, 1] to uint8, rounded."""
-  return np.rint((np.clip(video, -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
 def fingerprint(params: Any) -> str:
   """16 hex digits that change with any weight, its name or its shape."""
   digest = hashlib.sha256()

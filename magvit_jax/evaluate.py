@@ -19,7 +19,6 @@ from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
 
-HOST_ONLY = ("skipped", "bad")
 QUIET_SECONDS = 3  # a bar for less would only flicker
 
 
@@ -122,8 +121,7 @@ def predictions(
   )
   with bar, pipeline.eval_batches(source, batch=batch, rows=rows) as batches:
     for host in batches:
-      device = {k: v for k, v in host.items() if k not in HOST_ONLY}
-      yield predict(state, put(device))
+      yield predict(state, put(pipeline.arrays(host)))
       bar.update(min(batch, len(source) - bar.n))
 
 

@@ -29,7 +29,6 @@ from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
 
-HOST_ONLY = ("skipped", "bad")  # batch entries that never reach a device
 MAX_BAD = 3  # non-finite steps in a row that stop a run
 
 
@@ -311,8 +310,7 @@ class _Loop:
     return first
 
   def _put(self, batch: dict[str, Any]) -> dict[str, Array]:
-    arrays = {k: v for k, v in batch.items() if k not in HOST_ONLY}
-    return sharding.put_batch(arrays, self.mesh)
+    return sharding.put_batch(pipeline.arrays(batch), self.mesh)
 
   def _restore(
     self,

@@ -13,6 +13,7 @@ import pytest
 
 import magvit_jax
 from magvit_jax import api
+from magvit_jax.data import transforms
 
 
 class Toy:
@@ -189,7 +190,7 @@ def test_the_fingerprint_changes_with_any_weight_name_or_shape():
 def test_pixels_survive_the_way_to_float_and_back():
   levels = np.arange(256, dtype=np.uint8)
   np.testing.assert_array_equal(
-    api.to_uint8(np.asarray(api.to_float(jnp.asarray(levels)))), levels
+    transforms.to_uint8(np.asarray(api.to_float(jnp.asarray(levels)))), levels
   )
 
 

@@ -18,7 +18,7 @@ import PIL.Image
 
 from magvit_jax import api, token_file
 from magvit_jax.cli import _codec_flags as codec_flags
-from magvit_jax.data import video_io, video_write
+from magvit_jax.data import transforms, video_io, video_write
 
 
 def main(argv: list[str]) -> int:
@@ -90,7 +90,7 @@ def _frames(tok, ids, meta: token_file.Meta, bar: Any) -> Iterator[np.ndarray]:
     size=(meta.height, meta.width),
   )
   for piece in pieces:
-    for frame in api.to_uint8(piece[0]):
+    for frame in transforms.to_uint8(piece[0]):
       bar.update()
       yield frame
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from magvit_jax.data import transforms
 
+HOST_ONLY = ("skipped", "bad")  # what the loop tells its user
 MAX_REPLACED = 8  # unreadable items in a row
 LOADER = {"threads": 2, "prefetch": 4}
 _ENDLESS = 2**40  # items
-# index_shuffle draws from 2**16 places until one lies below the length: 5 ms
-# for three files. Below this length an epoch's permutation is kept instead.
+# index_shuffle draws from 2**16 places until one lies below the length, which
+# takes long for a few files: below this, an epoch's permutation is kept.
 _SHORT = 1024
 
 
@@ -185,6 +186,11 @@ def eval_batches(
   """
   rows = _rows(batch, rows)
   return _batches(FixedList(source, batch, rows), loader)
+
+
+def arrays(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """What of a batch goes to the devices: all but 'skipped' and 'bad'."""
+  return {k: v for k, v in batch.items() if k not in HOST_ONLY}
 
 
 def permuted(index: int, length: int, seed: int) -> int:

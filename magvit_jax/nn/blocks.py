@@ -39,7 +39,7 @@ class Mixer(nn.Module):
 
   ConvNeXt's block (2201.03545) made causal: most of its work is in matrix
   products, the fastest operation of every machine, and relu in place of gelu,
-  whose derivative costs as much as the products on CPU. The last layer starts
+  whose derivative is dear on CPU. The last layer starts
   at zero, so a deep stack starts as the identity.
   """
 

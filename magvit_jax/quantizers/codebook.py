@@ -10,11 +10,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import ste
+from magvit_jax.quantizers import Base, ste
 from magvit_jax.types import Array, Key, PyTree
 
 MAX_SCORES = 2**22  # floats of one block of scores, 16 MB
 EPS = 1e-6
+
+
+class Codebook(Base):
+  """A quantizer whose fields `size` and `width` say how big its table is."""
+
+  @property
+  def dim(self) -> int:
+    """Width of a latent."""
+    return self.width
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """Ids per factor."""
+    return (self.size,)
 
 
 def unit(x: Array) -> Array:

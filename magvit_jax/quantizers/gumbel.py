@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
+from magvit_jax.quantizers import Quantized, check_ids, codebook
 from magvit_jax.types import Array, Key
 
 
@@ -39,7 +39,7 @@ def gumbel_softmax(
   return codebook.by_index(soft, ids, table), ids
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """Gumbel-softmax.
 
   Its aux has 'loss_kl' (weight 6.6 in DALL-E, 5e-4 in VQGAN's code). The
@@ -69,16 +69,6 @@ class Quantizer(Base):
     self.to_logits = nn.Dense(self.size, precision=jax.lax.Precision.HIGHEST)
     normal = nn.initializers.normal(1.0)
     self.embedding = self.param("embedding", normal, (self.size, self.width))
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; with a key the codes are drawn."""

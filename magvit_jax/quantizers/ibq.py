@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax.losses import entropy
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
+from magvit_jax.quantizers import Quantized, check_ids, codebook
 from magvit_jax.quantizers.vq import small_uniform
 from magvit_jax.types import Array, Key
 
@@ -26,7 +26,7 @@ def index_backpropagation(z: Array, table: Array) -> tuple[Array, Array]:
   return codebook.by_index(jax.nn.softmax(logits), ids, table), ids
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """IBQ.
 
   Its aux, with the published weights: 'loss_index' (1.0), the error of the
@@ -56,16 +56,6 @@ class Quantizer(Base):
     self.embedding = self.param(
       "embedding", small_uniform, (self.size, self.width)
     )
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; needs no key."""

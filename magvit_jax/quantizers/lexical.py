@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook
+from magvit_jax.quantizers import Quantized, check_ids, codebook
 from magvit_jax.types import Array, Key
 
 
@@ -117,7 +117,7 @@ def read_table(path: str, shape: tuple[int, int]) -> np.ndarray:
   return table / np.sqrt(np.mean(np.square(table)))
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """SPAE's quantizer.
 
   Its aux has 'loss_commitment'. A latent grid [… H W d] has the ids of all
@@ -164,16 +164,6 @@ class Quantizer(Base):
     if self.code_dim:
       self.to_code = nn.Dense(self.code_dim, name="to_code")
       self.from_code = nn.Dense(self.width, name="from_code")
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   @property
   def layers(self) -> tuple[tuple[int, int], ...]:

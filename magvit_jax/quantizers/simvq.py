@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
+from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
 from magvit_jax.types import Array, Key
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """SimVQ.
 
   Its aux has 'loss_codebook' (published weight 1.0) and 'loss_commitment'
@@ -47,16 +47,6 @@ class Quantizer(Base):
     self.kernel = self.param(
       "kernel", nn.initializers.lecun_normal(), (inner, self.width)
     )
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; needs no key."""

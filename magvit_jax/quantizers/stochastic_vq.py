@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
+from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
 from magvit_jax.types import Array, Key
 
 
@@ -18,7 +18,7 @@ def draw(key: Key, z: Array, table: Array, temperature: float) -> Array:
   return codebook.best(z / temperature, table, key=key)
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """LARP's quantizer.
 
   Its aux has 'loss_commitment' (published weight 0.25, all of it times 0.1) and
@@ -48,16 +48,6 @@ class Quantizer(Base):
   def setup(self):
     uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
     self.embedding = self.param("embedding", uniform, (self.size, self.width))
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; with a key the codes are drawn."""

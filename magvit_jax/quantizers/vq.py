@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.quantizers import Base, Quantized, check_ids, codebook, ste
+from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
 from magvit_jax.types import Array, Key, PyTree
 
 KMEANS_ROWS = 8  # latents per code that k-means looks at, if the batch has them
@@ -24,7 +24,7 @@ def small_uniform(key: Key, shape: tuple[int, ...]) -> Array:
   return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / shape[0]
 
 
-class Quantizer(Base):
+class Quantizer(codebook.Codebook):
   """VQ.
 
   Its aux has 'loss_commitment' (published weight 0.25), 'loss_codebook' (1.0)
@@ -89,16 +89,6 @@ class Quantizer(Base):
     if self.code_dim:
       self.to_code = nn.Dense(self.code_dim, name="to_code")
       self.from_code = nn.Dense(self.width, name="from_code")
-
-  @property
-  def dim(self) -> int:
-    """Width of a latent."""
-    return self.width
-
-  @property
-  def sizes(self) -> tuple[int, ...]:
-    """Ids per factor."""
-    return (self.size,)
 
   def __call__(self, z: Array, *, key: Key | None = None) -> Quantized:
     """Latents [… d] -> Quantized; the key chooses the rows for restarts."""

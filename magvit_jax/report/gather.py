@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from magvit_jax import api, evaluate, registry, sampler, workdir
+from magvit_jax.data import transforms
 from magvit_jax.metrics import averages, box_means
-from magvit_jax.report import pictures
 from magvit_jax.report.made import Made, make
 
 MAX_CLIPS = 64  # clips looked at; shown are fewer
@@ -241,8 +241,8 @@ def _clip(
     floor = float(averages.psnr_per_frame(video, means).mean())
   return Clip(
     name,
-    pictures.to_uint8(video[0]),
-    pictures.to_uint8(recon[0]),
+    transforms.to_uint8(video[0]),
+    transforms.to_uint8(recon[0]),
     float(averages.psnr_per_frame(video, recon).mean()),
     floor,
   )

@@ -13,13 +13,6 @@ MARK = (217, 130, 43)  # colour of the bar on given frames
 FPS = 8
 
 
-def to_uint8(video: np.ndarray) -> np.ndarray:
-  """Pixels in [-1,1] to uint8."""
-  return np.clip(
-    np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255
-  ).astype(np.uint8)
-
-
 def error_map(video: np.ndarray, recon: np.ndarray) -> np.ndarray:
   """Mean absolute difference over channels times `ERROR_FACTOR`, as grey.
 
