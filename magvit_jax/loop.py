@@ -135,14 +135,13 @@ class _Loop:
     with self.clock("data"):
       first = self._open(self.saver.latest() or 0)
     with self.clock("compile"):
-      whole = sharding.replicated(self.mesh)
-      frozen = jax.device_put(frozen, whole)
-      init = jax.jit(self.parts.stage.init, out_shardings=whole)
-      batch = self._put(first)
-      abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-        jax.eval_shape(init, self.key, batch, frozen),
+      init, batch = self.parts.stage.init, self._put(first)
+      abstract = sharding.lay(
+        jax.eval_shape(init, self.key, batch, frozen), self.mesh
       )
+      layout = jax.tree.map(lambda x: x.sharding, abstract)
+      frozen = jax.device_put(frozen, layout.frozen)
+      init = jax.jit(init, out_shardings=layout)
     _check_space(self.workdir, abstract)
     self._restore(abstract, init, batch, frozen)
     self.step = int(self.state.step)

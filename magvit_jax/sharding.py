@@ -1,6 +1,12 @@
-"""Meshes and shardings: how a batch and a state lie on the devices."""
+"""Meshes and shardings: how a batch and a state lie on the devices.
+
+`RULES` says on which axes of the mesh each array of a state is split, by its
+name. Models know nothing of it: XLA derives from the arguments of a program
+what each device computes and sends.
+"""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +15,36 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from magvit_jax.types import Array
+from magvit_jax import tree as trees
+from magvit_jax.types import Array, PyTree
 
 AXES = ("data", "fsdp", "context", "tensor")
 BATCH_AXES = ("data", "fsdp")
+
+# What is found in the name of an array, with a / before it, and the axes of its
+# LAST dimensions; those before (stacked layers, the window of a kernel) are
+# never split. The first rule that is found, and has no more dimensions than the
+# array, counts. Moments, averages and frozen weights end in the names of the
+# parameters they belong to. `data` stands nowhere: it copies.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+  (r"/extra/", ()),
+  (r"/(bias|scale)(_\d+)?$", ()),
+  (r"/(plane|line)$", ()),  # depthwise filters
+  (r"/(task|position\w*)$", ()),
+  # Heads and hidden channels are split where a layer begins, and summed where
+  # it ends (Megatron-LM, arXiv 1909.08053).
+  (r"/qkv/kernel$", ("fsdp", None, "tensor", None)),
+  (r"/(gate|up)/kernel$", ("fsdp", "tensor")),
+  (r"/(out|down)/kernel$", ("tensor", "fsdp")),
+  # Tables by their width: the number of rows is often odd.
+  (r"/(table(_\d+)?|label|embedding)$", (None, "fsdp")),
+  (r"/(\w+_codes|buffer_\w+|inward|outward)$", ()),
+  (r"/kernel$", (None, "fsdp")),
+)
+
+# Numbers in the largest array that is never split: sending its parts around
+# costs more than the 64 KiB it takes.
+SMALL = 2**14
 
 
 def make_mesh(
@@ -71,6 +103,89 @@ def make_mesh(
 def replicated(mesh: Mesh) -> NamedSharding:
   """Every device holds the whole array."""
   return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(state: PyTree, mesh: Mesh) -> PyTree:
+  """How the leaves of a state are split over the mesh, by `RULES`.
+
+  An axis splits one dimension. `fsdp` only says where weights are stored, so it
+  moves to the largest dimension of the rule that it divides where it does not
+  divide its own; `tensor` says how a layer is computed, and stays. Arrays of
+  fewer than `SMALL` numbers are whole on every device.
+
+  Args:
+    state: arrays or ShapeDtypeStructs; a TrainState, or a part of one.
+    mesh: of `make_mesh`.
+
+  Returns:
+    The same tree of NamedShardings.
+
+  Raises:
+    ValueError: a leaf without a rule, or with dimensions that do not divide.
+  """
+
+  def leaf(path, x):
+    name = trees.path_name(path)
+    return NamedSharding(mesh, _spec(name, x.shape, mesh))
+
+  return jax.tree_util.tree_map_with_path(leaf, state)
+
+
+def lay(state: PyTree, mesh: Mesh) -> PyTree:
+  """Abstract leaves with the shardings of `state_sharding`."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    state,
+    state_sharding(state, mesh),
+  )
+
+
+def find_rule(name: str, ndim: int) -> tuple[str, tuple[str | None, ...]]:
+  """The rule of RULES for a leaf.
+
+  Raises:
+    ValueError: there is none.
+  """
+  for rule in RULES:
+    if len(rule[1]) <= ndim and re.search(rule[0], f"/{name}"):
+      return rule
+  raise ValueError(
+    f"sharding: no rule fits {name!r} of {ndim} dimensions. Each array of a "
+    "state needs one: add its name to sharding.RULES, with () if every device "
+    "is to hold all of it"
+  )
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+  if not shape:
+    return PartitionSpec()
+  _, axes = find_rule(name, len(shape))
+  if math.prod(shape) < SMALL:
+    return PartitionSpec()
+  first = len(shape) - len(axes)
+  parts: dict[int, str] = {}
+  # `tensor` has its place, so `fsdp` chooses among what is left.
+  for axis in ("tensor", "fsdp"):
+    if axis in axes and mesh.shape[axis] > 1:
+      own = first + axes.index(axis)
+      free = [own]
+      if axis == "fsdp":
+        free += sorted(range(first, len(shape)), key=lambda i: -shape[i])
+      fits = [
+        i for i in free if i not in parts and not shape[i] % mesh.shape[axis]
+      ]
+      if not fits:
+        raise ValueError(_misfit(name, shape, axis, mesh.shape[axis]))
+      parts[fits[0]] = axis
+  return PartitionSpec(*(parts.get(i) for i in range(len(shape))))
+
+
+def _misfit(name: str, shape: tuple[int, ...], axis: str, size: int) -> str:
+  return (
+    f"sharding: mesh.{axis} is {size}, which does not divide {name} "
+    f"{shape} as sharding.RULES asks; choose a mesh.{axis} that divides it, "
+    "or another width of the net"
+  )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -208,7 +208,7 @@ def abstract_state(
   video = jax.ShapeDtypeStruct((1, *clip_shape(cfg)), jnp.float32)
   batch = {"label": rows["label"], "video": video}
   state = jax.eval_shape(stage.init, _key(), batch, frozen)
-  return _lay(state, sharding.replicated(mesh))
+  return sharding.lay(state, mesh)
 
 
 def _train(cfg: Any, state: TrainState) -> Any:
