@@ -156,6 +156,8 @@ class _Loop:
     self.writer = writers.Writer(self.workdir, steps=cfg.steps, start=self.step)
     self.stack.callback(self.writer.close)
     self.say(trees.table(self.state.params))
+    if self.mesh.size > 1:
+      self.say(sharding.table(abstract))
     with self.clock("compile"):
       program = train_program(self.parts.stage, self.state)
       self.advance = program.lower(self.state, batch, self.key).compile()
@@ -342,11 +344,15 @@ def train_program(stage: Stage, state: TrainState) -> Any:
     state: its leaves have a `sharding`; they may be abstract.
   """
 
+  shardings = jax.tree.map(lambda x: x.sharding, state)
+  mesh = jax.tree.leaves(shardings)[0].mesh
+
   def advance(state, batch, key):
-    new, metrics = stage.step(state, batch, jax.random.fold_in(key, state.step))
+    key = jax.random.fold_in(key, state.step)
+    with sharding.computing(mesh):
+      new, metrics = stage.step(state, batch, key)
     return new, {**metrics, "bad": new.extra["bad"].astype(jnp.float32)}
 
-  shardings = jax.tree.map(lambda x: x.sharding, state)
   return jax.jit(advance, donate_argnums=0, out_shardings=(shardings, None))
 
 

@@ -188,31 +188,141 @@ def _misfit(name: str, shape: tuple[int, ...], axis: str, size: int) -> str:
   )
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The first axis is split over `data` and `fsdp`."""
+def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
+  """Rows are split over `data` and `fsdp`, heights over `context`.
+
+  Args:
+    mesh: of `make_mesh`.
+    ndim: dimensions of the array: 5 for videos [b t h w c] and ids
+      [b T H W f], whose third is split; fewer for what has no height.
+  """
+  if ndim == 5:
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, "context"))
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def local_rows(batch: int, mesh: Mesh, name: str = "batch") -> slice:
   """The rows of a global batch that this process reads.
 
+  Processes whose devices hold parts of the same examples read the same rows.
+
   Raises:
     ValueError: `batch` does not divide over the devices.
   """
   parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-  if batch < 1 or batch % parts or batch % jax.process_count():
+  if batch < 1 or batch % parts:
     raise ValueError(
       f"{name} is {batch}; it must be a positive multiple of {parts} (mesh "
-      f"data x fsdp) and of {jax.process_count()} (processes)"
+      "data x fsdp)"
     )
-  rows = batch // jax.process_count()
-  return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+  group, groups = _row_group(mesh)
+  rows = batch // groups
+  return slice(group * rows, (group + 1) * rows)
+
+
+def _row_group(mesh: Mesh) -> tuple[int, int]:
+  """Which rows this process reads: (number of its group, groups)."""
+  parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+  owners = np.array([d.process_index for d in mesh.devices.flat])
+  owners = owners.reshape(parts, -1)
+  held = {
+    process: tuple(np.flatnonzero((owners == process).any(axis=1)))
+    for process in np.unique(owners)
+  }
+  groups = sorted(set(held.values()))
+  if sum(map(len, groups)) != parts or len(set(map(len, groups))) > 1:
+    raise ValueError(
+      f"mesh {dict(mesh.shape)}: processes share some of their examples and "
+      "not others; choose context x tensor so that it divides the devices of "
+      "a process, or is a multiple of them"
+    )
+  return groups.index(held[jax.process_index()]), len(groups)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
-  """This process's rows to global arrays, split over `data` and `fsdp`."""
-  sharding = batch_sharding(mesh)
+  """This process's rows to global arrays, as `batch_sharding` says.
+
+  Raises:
+    ValueError: `context` does not divide a height.
+  """
+  groups = _row_group(mesh)[1]
   return {
-    name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+    name: _put(name, np.asarray(rows), mesh, groups)
     for name, rows in batch.items()
   }
+
+
+def _put(name: str, rows: np.ndarray, mesh: Mesh, groups: int) -> Array:
+  parts = mesh.shape["context"]
+  if rows.ndim == 5 and rows.shape[2] % parts:
+    raise ValueError(
+      f"mesh.context is {parts}, and the height of {name!r} {rows.shape} is "
+      f"{rows.shape[2]}; choose a context that divides it"
+    )
+  return jax.make_array_from_process_local_data(
+    batch_sharding(mesh, rows.ndim),
+    rows,
+    (rows.shape[0] * groups, *rows.shape[1:]),
+  )
+
+
+def split_tokens(x: Array) -> Array:
+  """Splits activations [b n d] by example and by token, under `computing`.
+
+  Without it XLA may follow the weights, and compute examples twice.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return x
+  return jax.lax.with_sharding_constraint(
+    x, PartitionSpec(BATCH_AXES, "context")
+  )
+
+
+def computing(mesh: Mesh) -> Any:
+  """Context in which what runs on a mesh is traced."""
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
+def table(state: PyTree) -> str:
+  """Text: how the leaves of a laid-out state are split, by rule and axes."""
+  leaves = trees.named(state)
+  groups: dict[tuple[str, str], list[Any]] = {}
+  for name, leaf in leaves.items():
+    groups.setdefault(_group(name, leaf), []).append(leaf)
+  rows = [("names with", "last dimensions", "arrays", "MiB", "a device")]
+  for (pattern, axes), found in groups.items():
+    rows.append((pattern, axes, f"{len(found)}", *_mebibytes(found)))
+  total = list(leaves.values())
+  rows.append(("total", "", f"{len(total)}", *_mebibytes(total)))
+  mesh = total[0].sharding.mesh
+  sizes = ", ".join(f"{axis}={mesh.shape[axis]}" for axis in AXES)
+  widths = [max(len(row[i]) for row in rows) for i in range(5)]
+  lines = [
+    "  ".join(
+      cell.ljust(width) if i < 2 else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    for row in rows
+  ]
+  return "\n".join([f"mesh {sizes}: the state", *lines])
+
+
+def _group(name: str, leaf: Any) -> tuple[str, str]:
+  spec = leaf.sharding.spec
+  if not any(spec):
+    return "all others", "whole"
+  pattern, axes = find_rule(name, len(leaf.shape))
+  last = tuple(spec)[len(leaf.shape) - len(axes) :]
+  return pattern, " ".join(axis or "-" for axis in last)
+
+
+def _mebibytes(leaves: list[Any]) -> tuple[str, str]:
+  """MiB of arrays, and of what a device holds of them."""
+
+  def total(shape_of):
+    sizes = (math.prod(shape_of(x)) * x.dtype.itemsize for x in leaves)
+    return f"{sum(sizes) / 2**20:.2f}"
+
+  whole = total(lambda x: x.shape)
+  return whole, total(lambda x: x.sharding.shard_shape(x.shape))

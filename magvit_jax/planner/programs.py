@@ -187,9 +187,10 @@ def abstract_batch(
     )
     grid = module.latent_shape(*shape[:3])
     rows["ids"] = ((batch, *module.quantizer.ids_shape(grid)), jnp.int32)
-  split = sharding.batch_sharding(mesh)
   return {
-    k: jax.ShapeDtypeStruct(s, dtype, sharding=split)
+    k: jax.ShapeDtypeStruct(
+      s, dtype, sharding=sharding.batch_sharding(mesh, len(s))
+    )
     for k, (s, dtype) in rows.items()
   }
 

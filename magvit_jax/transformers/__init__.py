@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import registry, sharding
 from magvit_jax.nn import embed
 from magvit_jax.types import Array, Key
 
@@ -72,7 +72,7 @@ class TokenModel(nn.Module):
       ],
       axis=1,
     )
-    x = jnp.concatenate([prefix, x], axis=1)
+    x = sharding.split_tokens(jnp.concatenate([prefix, x], axis=1))
     x = self.transformer(x, positions(ids.shape[1:4]), key=key)
     x = x[:, PREFIX:].reshape(*ids.shape[:-1], -1)
     return self.tokens.heads(x)
