@@ -78,6 +78,26 @@ def test_counts_are_the_histogram_of_the_ids(state, step, ids):
     np.testing.assert_array_equal(count, expected)
 
 
+def test_it_learns_in_parts_from_rounded_weights(state, ids):
+  stage = tiny.stage(accumulate=3, param_dtype="bfloat16")
+  assert stage.accumulate == 3
+  step, losses, new = jax.jit(stage.step), [], state
+  for _ in range(12):
+    new, metrics = step(new, tiny.batch(), KEY)
+    losses.append(float(metrics["loss"]))
+  assert losses[-1] < losses[0] - 0.05 and int(new.extra["bad"]) == 0
+  for f, count in enumerate(new.extra["counts"]):
+    expected = 12 * np.bincount(ids[..., f].ravel(), minlength=len(count))
+    np.testing.assert_array_equal(count, expected)
+  # Weights, averages and moments are kept whole.
+  kept = jax.tree.leaves((new.params, new.ema, new.opt))
+  floats = [x for x in kept if x.dtype != jnp.int32]
+  assert {x.dtype for x in floats} == {jnp.dtype("float32")}
+  kernel = max(jax.tree.leaves(new.params), key=lambda x: x.size)
+  rounded = kernel.astype(jnp.bfloat16).astype(jnp.float32)
+  assert np.mean(kernel != rounded) > 0.9
+
+
 def test_a_step_that_is_not_finite_is_not_applied(state, step):
   broken = jax.tree.map(lambda p: p.at[0].set(jnp.nan), state.params)
   new, metrics = step(state._replace(params=broken), tiny.batch(), KEY)
@@ -151,6 +171,17 @@ def test_a_prediction_does_not_depend_on_its_neighbours(state, predict):
     np.testing.assert_allclose(
       there[name], here[name][order], rtol=1e-4, atol=1e-4
     )
+
+
+def test_each_clip_has_keys_of_its_own(state, predict):
+  """One clip at three places of the list: other masks, other futures."""
+  batch = {k: np.stack([v[0]] * len(v)) for k, v in tiny.batch().items()}
+  same = predict(state, batch)
+  places = predict(state, {**batch, "index": np.array([5, 6, 7], np.int32)})
+  for name in ("nats", "positions", "ids_predicted"):
+    alike, rows = np.asarray(same[name]), np.asarray(places[name])
+    np.testing.assert_array_equal(alike, np.stack([alike[0]] * 3))
+    assert all((rows[i] != rows[i - 1]).any() for i in range(3)), name
 
 
 def test_prediction_keeps_the_given_and_scores_the_rest(state, step, predict):

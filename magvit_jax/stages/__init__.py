@@ -37,6 +37,7 @@ class Stage(NamedTuple):
     programs: 'predict': (state, batch) -> dict of arrays for metrics, and
       what else can be run or planned.
     context: static facts metrics are built with (`sizes` of the ids …).
+    accumulate: micro-batches of a step; see stages/accumulation.py.
   """
 
   init: Callable[[Key, dict[str, Array], PyTree], TrainState]
@@ -45,3 +46,4 @@ class Stage(NamedTuple):
   ]
   programs: dict[str, Callable[..., dict[str, Array]]]
   context: dict[str, object]
+  accumulate: int = 1

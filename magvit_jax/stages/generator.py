@@ -4,6 +4,7 @@ Batches hold pixels, tokenised on the fly, or ids that `encode --split` wrote.
 The tokenizer's weights are state.frozen, an argument of every program.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,13 @@ import optax
 
 from magvit_jax import losses, optim
 from magvit_jax.decoding import maskgit
-from magvit_jax.stages import Stage, TrainState, futures, update
+from magvit_jax.stages import (
+  Stage,
+  TrainState,
+  accumulation,
+  futures,
+  update,
+)
 from magvit_jax.stages.token_net import (
   Net,
   decode,
@@ -41,6 +48,8 @@ def make(
   ema: Mapping[str, Any],
   sampling: Mapping[str, Any],
   dtype: str = "auto",
+  param_dtype: str = "float32",
+  accumulate: int = 1,
 ) -> Stage:
   """Builds the stage.
 
@@ -58,13 +67,15 @@ def make(
     sampling: arguments of decoding.maskgit.MaskGIT for evaluation, which
       are also the defaults of a user's samples.
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
+    param_dtype: of the weights a step computes with; see stages/update.py.
+    accumulate: micro-batches of a step; see stages/accumulation.py.
 
   Raises:
     ValueError: clips that the tokenizer's grid does not divide, a continuous
       tokenizer, or a task that does not fit.
   """
   net = make_net(tokenizer, shape, classes, generator, tasks, dtype)
-  train = _Training(net, steps, weights, optim, ema)
+  train = _Training(net, steps, weights, optim, ema, param_dtype, accumulate)
   method = maskgit.MaskGIT(**sampling)
   given = {
     name: task_tables.given_frames(table_of(net.tables, i))
@@ -85,15 +96,20 @@ def make(
       "labelled": {n: bool(net.tables.label[i]) for i, n in enumerate(given)},
       "method": method,
     },
+    accumulate=accumulate,
   )
 
 
 class _Training:
   """The functions of a training step, closed over what does not change."""
 
-  def __init__(self, net, steps, weights, optimizer, ema):
+  def __init__(
+    self, net, steps, weights, optimizer, ema, param_dtype, accumulate
+  ):
     self.net: Net = net
     self.weights, self.ema = weights, ema
+    self.param_dtype = update.check_dtype(param_dtype)
+    self.accumulate: int = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
 
   def init(
@@ -122,32 +138,54 @@ class _Training:
     self, state: TrainState, batch: dict[str, Array], key: Key
   ) -> tuple[TrainState, dict[str, Array]]:
     """One update, applied only if all of it is finite."""
-    draw, mask = jax.random.split(key)
-    task = draw_task(draw, self.net, batch["label"].shape)
-    ids, cond = tokens(self.net, state.frozen, batch, task)
-    (loss, (terms, logged)), grads = jax.value_and_grad(
-      self._loss, has_aux=True
-    )(state.params["gen"], state.step, ids, cond, mask)
-    losses.check_weights(terms, self.weights, {})
-    metrics = {"loss": loss, **logged, **terms}
+    copy = update.working_copy(state.params, self.param_dtype)
+    grads, metrics, counts = accumulation.run(
+      functools.partial(self._pass, state._replace(params=copy)),
+      batch,
+      key,
+      self.accumulate,
+    )
     metrics["grad_norm_gen"] = optax.tree.norm(grads)
-    new = self._update(state, grads, ids)
+    new = self._update(state, grads, counts)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     return update.guard(finite, new, state), metrics
+
+  def _pass(
+    self, state: TrainState, batch: dict[str, Array], key: Key
+  ) -> accumulation.Pass:
+    """Terms, gradients and the histogram of ids of a (micro-)batch."""
+    draw, mask = jax.random.split(key)
+    with jax.named_scope("tokenize"):
+      task = draw_task(draw, self.net, batch["label"].shape)
+      ids, cond = tokens(self.net, state.frozen, batch, task)
+    with jax.named_scope("transformer"):
+      (loss, (terms, logged)), grads = jax.value_and_grad(
+        self._loss, has_aux=True
+      )(state.params["gen"], state.step, ids, cond, mask)
+    losses.check_weights(terms, self.weights, {})
+    metrics = {"loss": loss, **logged, **terms}
+    return accumulation.Pass(grads, metrics, self._counts(ids))
 
   def _loss(self, params, step, ids, cond, key):
     loss, logged = self.net.generator.loss(params, ids, cond, key)
     terms = {"loss_tokens": loss}
     return losses.weighted_sum(terms, self.weights, {}, step), (terms, logged)
 
-  def _update(self, state: TrainState, grads: PyTree, ids: Array) -> TrainState:
-    updates, opt = self.tx.update(grads, state.opt["gen"], state.params["gen"])
-    params = optax.apply_updates(state.params["gen"], updates)
-    decay = optim.ema_decay(step=state.step, **self.ema)
-    counts = tuple(
-      count.at[ids[..., f].reshape(-1)].add(1.0)
-      for f, count in enumerate(state.extra["counts"])
+  def _counts(self, ids: Array) -> tuple[Array, ...]:
+    """Per factor, how often each id occurs: float32 [size]."""
+    return tuple(
+      jnp.zeros(size, jnp.float32).at[ids[..., f].reshape(-1)].add(1.0)
+      for f, size in enumerate(self.net.sizes)
     )
+
+  def _update(
+    self, state: TrainState, grads: PyTree, counts: tuple[Array, ...]
+  ) -> TrainState:
+    params, opt = update.apply(
+      self.tx, grads, state.opt["gen"], state.params["gen"]
+    )
+    decay = optim.ema_decay(step=state.step, **self.ema)
+    counts = jax.tree.map(jnp.add, state.extra["counts"], counts)
     return state._replace(
       params={"gen": params},
       opt={"gen": opt},

@@ -2,9 +2,11 @@
 
 Generator and discriminator are updated from one forward pass (simultaneously,
 as MAGVIT does): the step computes the reconstruction once, and each side
-differentiates its own sum of terms.
+differentiates its own sum of terms. With `accumulate` that is so for each
+micro-batch, and both sides are updated once.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ import optax
 from magvit_jax import losses, optim, registry, tokenizers
 from magvit_jax.losses import adversarial, reconstruction
 from magvit_jax.quantizers import Quantized
-from magvit_jax.stages import Stage, TrainState, update
+from magvit_jax.stages import Stage, TrainState, accumulation, update
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
 
@@ -32,6 +34,8 @@ def make(
   discriminator: Mapping[str, Any],
   ramps: Mapping[str, Mapping[str, Any]],
   dtype: str = "auto",
+  param_dtype: str = "float32",
+  accumulate: int = 1,
 ) -> Stage:
   """Builds the stage.
 
@@ -48,11 +52,15 @@ def make(
     discriminator: config of a discriminators/ component, or name 'none'.
     ramps: factor by step of a term's weight; see losses.ramp.
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
+    param_dtype: of the weights a step computes with; see stages/update.py.
+    accumulate: micro-batches of a step; see stages/accumulation.py.
   """
   cfg = dict(backbone=backbone, quantizer=quantizer, dtype=dtype)
   module = tokenizers.build_tokenizer(cfg)
   critic = _build_discriminator(discriminator, dtype)
-  train = _Training(module, critic, steps, weights, ramps, optim, ema)
+  train = _Training(
+    module, critic, steps, weights, ramps, optim, ema, param_dtype, accumulate
+  )
   return Stage(
     init=train.init,
     step=train.step,
@@ -61,16 +69,29 @@ def make(
       "sizes": tuple(module.quantizer.sizes),
       "latent_shape": module.latent_shape,
     },
+    accumulate=accumulate,
   )
 
 
 class _Training:
   """The functions of a training step, closed over what does not change."""
 
-  def __init__(self, module, critic, steps, weights, ramps, optimizer, ema):
-    self.module: Tokenizer = module
-    self.critic: nn.Module | None = critic
+  def __init__(
+    self,
+    module: Tokenizer,
+    critic: nn.Module | None,
+    steps: int,
+    weights: Mapping[str, float],
+    ramps: Mapping[str, Mapping[str, Any]],
+    optimizer: Mapping[str, Any],
+    ema: Mapping[str, Any],
+    param_dtype: str = "float32",
+    accumulate: int = 1,
+  ):
+    self.module, self.critic = module, critic
     self.weights, self.ramps, self.ema = weights, ramps, ema
+    self.param_dtype = update.check_dtype(param_dtype)
+    self.accumulate = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
 
   def init(
@@ -96,33 +117,47 @@ class _Training:
   ) -> tuple[TrainState, dict[str, Array]]:
     """One update of both sides, applied only if all of it is finite."""
     quantize, refresh = jax.random.split(key)
+    copy = update.working_copy(state.params, self.param_dtype)
+    grads, metrics, stats = accumulation.run(
+      functools.partial(self._pass, state._replace(params=copy)),
+      batch,
+      quantize,
+      self.accumulate,
+    )
+    for side, grad in grads.items():
+      metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
+    new = self._update(state, grads, stats, refresh)
+    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+    return update.guard(finite, new, state), metrics
+
+  def _pass(
+    self, state: TrainState, batch: dict[str, Array], key: Key
+  ) -> accumulation.Pass:
+    """Terms and gradients of both sides over a (micro-)batch."""
     video = batch["video"]
     (loss, (out, terms, logged)), grads = jax.value_and_grad(
       self._generator_loss, has_aux=True
-    )(state.params["gen"], state, video, quantize)
+    )(state.params["gen"], state, video, key)
     recon, quantized = out
     metrics = {"loss": loss, **logged}
     grads = {"gen": grads}
     if self.critic is not None:
-      (loss, more), grads["disc"] = jax.value_and_grad(
-        self._discriminator_loss, has_aux=True
-      )(state.params["disc"], state.step, video, jax.lax.stop_gradient(recon))
+      with jax.named_scope("discriminator"):
+        (loss, more), grads["disc"] = jax.value_and_grad(
+          self._discriminator_loss, has_aux=True
+        )(state.params["disc"], state.step, video, jax.lax.stop_gradient(recon))
       terms, metrics["loss_discriminator"] = {**terms, **more}, loss
     losses.check_weights(terms, self.weights, self.ramps)
-    metrics |= terms
-    for side, grad in grads.items():
-      metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
-    new = self._update(state, grads, quantized.stats, refresh)
-    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    return update.guard(finite, new, state), metrics
+    return accumulation.Pass(grads, {**metrics, **terms}, quantized.stats)
 
   def _generator_loss(self, params, state, video, key):
     recon, quantized = self.module.apply({"params": params}, video, key=key)
-    terms = {
-      name: loss(video, recon)
-      for name, loss in reconstruction.LOSSES.items()
-      if name in self.weights
-    }
+    with jax.named_scope("losses"):
+      terms = {
+        name: loss(video, recon)
+        for name, loss in reconstruction.LOSSES.items()
+        if name in self.weights
+      }
     split = _split(quantized)
     terms |= split[0]
     if self.critic is not None:
@@ -142,11 +177,11 @@ class _Training:
   def _update(self, state, grads, stats, key) -> TrainState:
     params, opt = {}, {}
     for side, grad in grads.items():
-      updates, opt[side] = self.tx.update(
-        grad, state.opt[side], state.params[side]
+      params[side], opt[side] = update.apply(
+        self.tx, grad, state.opt[side], state.params[side]
       )
-      params[side] = optax.apply_updates(state.params[side], updates)
-    params["gen"] = self.module.refresh(params["gen"], stats, key)
+    with jax.named_scope("refresh"):
+      params["gen"] = self.module.refresh(params["gen"], stats, key)
     decay = optim.ema_decay(step=state.step, **self.ema)
     ema = update.average(state.ema, params["gen"], decay)
     return state._replace(params=params, opt=opt, ema=ema)

@@ -1,10 +1,57 @@
-"""What the steps of all stages share: averages of weights, and the guard."""
+"""What the steps of all stages share: copies and averages of weights, a guard.
+
+The state holds float32 weights. With `param_dtype='bfloat16'` a step reads a
+rounded copy of the matrices, made once, so that what devices exchange is half
+as long; gradients are those at the copy, and the optimizer moves the float32
+weights with them. EMA, checkpoints and exports never see the copy.
+"""
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from magvit_jax import registry
+from magvit_jax import tree as trees
 from magvit_jax.stages import TrainState
 from magvit_jax.types import Array, PyTree
+
+PARAM_DTYPES = ("float32", "bfloat16")
+
+
+def check_dtype(name: str) -> str:
+  """The name of a dtype of `working_copy`; ValueError for another."""
+  if name not in PARAM_DTYPES:
+    raise ValueError(
+      f"stage.param_dtype is {name!r}{registry.suggest(name, PARAM_DTYPES)}; "
+      f"it is one of {', '.join(PARAM_DTYPES)}"
+    )
+  return name
+
+
+def working_copy(params: PyTree, dtype: str) -> PyTree:
+  """What a step computes with: matrices as `dtype`, all else as it is.
+
+  Quantizers stay float32, as ids must not depend on rounding; so do vectors,
+  which are small, and buffers.
+  """
+  if dtype == "float32":
+    return params
+
+  def leaf(path, x):
+    *outer, name = trees.path_name(path).split("/")
+    kept = x.ndim < 2 or "quantizer" in outer or name.startswith("buffer_")
+    return x if kept else x.astype(dtype)
+
+  return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def apply(
+  tx: optax.GradientTransformation, grads: PyTree, opt: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+  """(params, opt) after an update of the optimizer."""
+  with jax.named_scope("optimizer"):
+    updates, opt = tx.update(grads, opt, params)
+    return optax.apply_updates(params, updates), opt
 
 
 def average(ema: PyTree, params: PyTree, decay: Array) -> PyTree:
@@ -15,11 +62,13 @@ def average(ema: PyTree, params: PyTree, decay: Array) -> PyTree:
       return new
     return old * decay + new * (1 - decay)
 
-  return jax.tree_util.tree_map_with_path(leaf, ema, params)
+  with jax.named_scope("ema"):
+    return jax.tree_util.tree_map_with_path(leaf, ema, params)
 
 
 def guard(finite: Array, new: TrainState, old: TrainState) -> TrainState:
   """`new` if all was finite, else `old`; the step counts either way."""
-  kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  with jax.named_scope("guard"):
+    kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
   bad = jnp.where(finite, 0, old.extra["bad"] + 1)
   return kept._replace(step=old.step + 1, extra={**kept.extra, "bad": bad})
