@@ -4,7 +4,7 @@
     --workdir=runs/dg --config.tokenizer.workdir=runs/dt
 
 Data: as in tokenizer/moving_digits, whose run is needed first. The ids of a
-clip are 5x8x8 positions of 1000; 5 of 17 frames are 2 of 5
+clip are 5x6x6 positions of 1000; 5 of 17 frames are 2 of 5
 latent frames.
 
 Argument: `smoke` (a tiny net, a few steps: for tests).

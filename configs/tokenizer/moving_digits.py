@@ -2,8 +2,8 @@
 
   python -m magvit_jax train --config=tokenizer/moving_digits --workdir=runs/dt
 
-Data: the digits that scikit-learn carries, moving in 17 frames of 32x32, which
-become 5x8x8 ids of 1000. The backbone is that of tokenizer/clips with blocks of
+Data: the digits that scikit-learn carries, moving in 17 frames of 24x24, which
+become 5x6x6 ids of 1000. The backbone is that of tokenizer/clips with blocks of
 4x4x4 pixels. The quantizer is `fsq`: most blocks are black, and an entropy term
 would spread those over many codes that a generator then has to guess.
 
@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   data = dict(
     name="moving_digits",
     frames=17,
-    size=(32, 32),
+    size=(24, 24),
     digits=1,
     eval_clips=cfg.data.eval_clips,
     on_corrupt="raise",
