@@ -11,7 +11,7 @@ from magvit_jax.types import Array
 
 
 class Residual(nn.Module):
-  """Norm, swish, 3x3x3 twice, and a 1x1x1 shortcut where the width changes.
+  """Norm, swish, convolution, twice; a 1x1x1 shortcut where the width changes.
 
   The block of MAGVIT-v2 (and of VQGAN before it).
   """
@@ -20,11 +20,12 @@ class Residual(nn.Module):
   norm: str = "frame_group"
   pad: str = "zero"
   dtype: jnp.dtype = jnp.float32
+  kernel: tuple[int, int, int] = (3, 3, 3)
 
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
     first, second = (None, None) if carry is None else carry
-    conv = dict(pad=self.pad, dtype=self.dtype)
+    conv = dict(pad=self.pad, dtype=self.dtype, kernel=self.kernel)
     h = jax.nn.silu(norms.make(self.norm)(x))
     h, first = CausalConv(self.features, **conv)(h, first)
     h = jax.nn.silu(norms.make(self.norm)(h))
@@ -47,13 +48,15 @@ class Mixer(nn.Module):
   norm: str = "position"
   pad: str = "zero"
   dtype: jnp.dtype = jnp.float32
+  kernel: tuple[int, int, int] = (3, 3, 3)
 
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
     if x.shape[-1] != self.features:
       x = nn.Dense(self.features, dtype=self.dtype, name="widen")(x)
     h = norms.make(self.norm)(x)
-    near, carry = CausalDepthwise(pad=self.pad, dtype=self.dtype)(h, carry)
+    conv = dict(pad=self.pad, dtype=self.dtype, kernel=self.kernel)
+    near, carry = CausalDepthwise(**conv)(h, carry)
     h = nn.Dense(4 * self.features, dtype=self.dtype, name="up")(h + near)
     h = jax.nn.relu(h)
     h = nn.Dense(

@@ -1,10 +1,10 @@
-"""Convolutions that are causal in time, with a memory of the last frames.
+"""Convolutions: causal in time with a memory of the last frames, or centred.
 
-Output frame j of a convolution with temporal kernel k and stride s sees the
-input frames j*s-(k-1) … j*s; k-1 frames are put before the first one. So frame
-0 depends on itself alone, 1+s*n frames become 1+n, and an image is a video of
-one frame (MAGVIT-v2, section 3.2). In chunks the last k-s input frames are the
-carry, which is why the kernel may not be shorter than the stride.
+Output frame j of a causal convolution with temporal kernel k and stride s sees
+the input frames j*s-(k-1) … j*s; k-1 frames are put before the first one. So
+frame 0 depends on itself alone, 1+s*n frames become 1+n, and an image is a
+video of one frame (MAGVIT-v2, section 3.2). In chunks the last k-s input frames
+are the carry, which is why the kernel may not be shorter than the stride.
 """
 
 import flax.linen as nn
@@ -143,6 +143,36 @@ class CausalConv(nn.Module):
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
     return x, carry
+
+
+class Conv(nn.Module):
+  """Convolution over [b t h w c], centred in time and space, zeros around it.
+
+  Attributes:
+    features: channels out.
+    kernel: (time, height, width).
+    use_bias: adds a bias.
+    kernel_init: initializer of the kernel.
+    dtype: of the computation; parameters are float32.
+  """
+
+  features: int
+  kernel: tuple[int, int, int] = (3, 3, 3)
+  use_bias: bool = True
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (*self.kernel, x.shape[-1], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape)
+    around = [((k - 1) // 2, k // 2) for k in self.kernel]
+    x = jnp.pad(x.astype(self.dtype), ((0, 0), *around, (0, 0)))
+    x = conv3d(x, kernel.astype(self.dtype), (1, 1, 1))
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,))
+      x = x + bias.astype(self.dtype)
+    return x
 
 
 class CausalDepthwise(nn.Module):

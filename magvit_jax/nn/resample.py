@@ -1,7 +1,14 @@
-"""Up-sampling by depth to space, causal in time."""
+"""Fewer and more frames and pixels: pools, nearest, depth to space.
+
+A pool of stride s turns n frames or pixels into ceil(n/s), as TensorFlow's
+"SAME" does. The causal layers turn 1+n*s frames into 1+n and back, the first
+one standing for itself alone.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.layer import Carry
@@ -15,6 +22,93 @@ def depth_to_space(x: Array, size: tuple[int, int, int]) -> Array:
   c = d // (pt * ph * pw)
   x = x.reshape(b, t, h, w, pt, ph, pw, c).transpose(0, 1, 4, 2, 5, 3, 6, 7)
   return x.reshape(b, t * pt, h * ph, w * pw, c)
+
+
+def average_pool(x: Array, size: tuple[int, int, int]) -> Array:
+  """Means of [b t h w c] over blocks; a block that is cut counts what it has.
+
+  Zeros that fill up the last block would darken the edge of a clip whose size
+  is odd, such as the one frame that is left of 16 after four halvings.
+  """
+  counts = np.ones((1, 1, 1, 1), np.float32)
+  for axis, (n, s) in enumerate(zip(x.shape[1:4], size, strict=True)):
+    low = (-n % s) // 2
+    edges = np.clip(np.arange(-(-n // s) + 1) * s - low, 0, n)
+    sizes = np.diff(edges).astype(np.float32)
+    counts = counts * sizes.reshape([-1 if i == axis else 1 for i in range(4)])
+  window = (1, *size, 1)
+  zero = np.zeros((), x.dtype)
+  total = lax.reduce_window(x, zero, lax.add, window, window, "SAME")
+  return total * jnp.asarray(1.0 / counts, x.dtype)
+
+
+def blur_pool(x: Array, strides: tuple[int, int, int]) -> Array:
+  """Every second sample of [b t h w c] blurred by (1, 3, 3, 1) / 8.
+
+  Zhang (1904.11486), with zeros around; axes of stride 1 are left alone.
+  Written as shifted sums along one axis after the other, because XLA on CPU
+  is slow at grouped convolutions.
+  """
+  for axis, stride in enumerate(strides, start=1):
+    if stride == 1:
+      continue
+    n = x.shape[axis]
+    out = -(-n // stride)
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (1, (out - 1) * stride + 3 - n)
+    padded = jnp.pad(x, pads)
+    x = sum(
+      weight
+      / 8
+      * lax.slice_in_dim(padded, i, i + (out - 1) * stride + 1, stride, axis)
+      for i, weight in enumerate((1.0, 3.0, 3.0, 1.0))
+    )
+  return x
+
+
+POOLS = {"average": average_pool, "blur": blur_pool}
+
+
+def nearest(x: Array, size: tuple[int, int, int]) -> Array:
+  """Repeats every sample of [b t h w c]."""
+  for axis, s in enumerate(size, start=1):
+    x = jnp.repeat(x, s, axis=axis)
+  return x
+
+
+class CausalAverage(nn.Module):
+  """Means over blocks; those of the first frame are in space alone."""
+
+  strides: tuple[int, int, int]
+
+  @nn.compact
+  def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
+    if carry is None:
+      first = jnp.repeat(x[:, :1], self.strides[0] - 1, axis=1)
+      x = jnp.concatenate([first, x], axis=1)
+    return average_pool(x, self.strides), ()
+
+
+class CausalNearest(nn.Module):
+  """Repeats every sample, the first frame in space alone, then convolves."""
+
+  features: int
+  strides: tuple[int, int, int]
+  kernel: tuple[int, int, int] = (3, 3, 3)
+  pad: str = "zero"
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
+    x = nearest(x, self.strides)
+    x = x[:, self.strides[0] - 1 :] if carry is None else x
+    return CausalConv(
+      self.features,
+      kernel=self.kernel,
+      pad=self.pad,
+      dtype=self.dtype,
+      name="conv",
+    )(x, carry)
 
 
 class CausalUpsample(nn.Module):

@@ -4,9 +4,11 @@ Strided causal convolutions down, depth to space up with the first frames
 dropped, norms that see one frame: frame 0 is coded alone, an image is a video
 of one frame, and a video of any length passes in chunks with a carry.
 
-The published encoder is `width=128, multipliers=(1, 2, 2, 4), blocks=4` with
-17x128x128 -> 5x16x16. `patch` folds blocks of pixels into channels first, which
-makes a net cheap enough for two CPU cores.
+The published net is `width=128, multipliers=(1, 2, 2, 4), blocks=4, middle=4,
+adaptive=True` with 17x128x128 -> 5x16x16. Each change that the paper makes to
+MAGVIT is an argument: `down` and `up`, the place of the temporal strides in
+`strides`, `blocks` and `middle`, `adaptive`. `patch` folds blocks of pixels
+into channels first, which makes a net cheap enough for two CPU cores.
 """
 
 import flax.linen as nn
@@ -16,19 +18,62 @@ import jax.numpy as jnp
 from magvit_jax.nn import blocks
 from magvit_jax.nn import norm as norms
 from magvit_jax.nn.conv import CausalConv
-from magvit_jax.nn.layer import Carry, chain
-from magvit_jax.nn.resample import CausalUpsample
+from magvit_jax.nn.group_norm import AdaptiveNorm
+from magvit_jax.nn.layer import Carry, Layer, chain
+from magvit_jax.nn.resample import CausalAverage, CausalNearest, CausalUpsample
+from magvit_jax.tokenizers.levels import (
+  Strides,
+  check_choice,
+  check_frame,
+  check_levels,
+  total_stride,
+)
 from magvit_jax.types import Array
 
-Strides = tuple[int, int, int]
+DOWNS = ("conv", "average")
+UPS = ("depth", "nearest")
 
 
-def total_stride(patch: Strides, strides: tuple[Strides, ...]) -> Strides:
-  """Pixels per token in time, height and width."""
-  total = patch
-  for stride in strides:
-    total = tuple(a * b for a, b in zip(total, stride, strict=True))
-  return total
+def check_kernel(kernel: Strides, strides: tuple[Strides, ...]) -> None:
+  """ValueError where frames are joined by a net that sees one at a time."""
+  joined = [s for s in strides if s[0] > 1]
+  if kernel[0] == 1 and joined:
+    raise ValueError(
+      f"causal3d: kernel {kernel} sees one frame, and the strides {joined} "
+      "join several; give them a temporal stride of 1 or use (3, 3, 3)"
+    )
+
+
+def stack(c: "Backbone", features: int, name: str, count: int) -> list[Layer]:
+  """`count` blocks of one width."""
+  block = blocks.find(c.block)
+  conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel)
+  return [
+    block(features, c.norm, name=f"{name}_block{i}", **conv)
+    for i in range(count)
+  ]
+
+
+def down(c: "Backbone", features: int, level: int) -> Layer:
+  """From a level to the next coarser one."""
+  stride = c.strides[level]
+  if c.down == "average":
+    return CausalAverage(stride)
+  kernel = tuple(max(k, s) for k, s in zip(c.kernel, stride, strict=True))
+  conv = dict(pad=c.pad, dtype=c.dtype, name=f"level{level}_down")
+  return CausalConv(features, kernel, stride, **conv)
+
+
+def up(c: "Backbone", features: int, level: int) -> Layer:
+  """From a level to the next finer one."""
+  kind = CausalUpsample if c.up == "depth" else CausalNearest
+  conv = dict(kernel=c.kernel, pad=c.pad, dtype=c.dtype)
+  return kind(features, c.strides[level - 1], name=f"level{level}_up", **conv)
+
+
+def led(norm: AdaptiveNorm, codes: Array) -> Layer:
+  """The norm as a layer: it remembers nothing, the codes of a chunk do."""
+  return lambda x, carry: (norm(x, codes), ())
 
 
 class Encoder(nn.Module):
@@ -40,19 +85,13 @@ class Encoder(nn.Module):
   def __call__(self, video: Array, carry: Carry) -> tuple[Array, Carry]:
     c = self.cfg
     conv = dict(pad=c.pad, dtype=c.dtype)
-    block = blocks.find(c.block)
-    kernel = c.stem_kernel
-    layers = [CausalConv(c.width, kernel, c.patch, name="stem", **conv)]
+    layers = [CausalConv(c.width, c.stem_kernel, c.patch, name="stem", **conv)]
     for level, multiplier in enumerate(c.multipliers):
       features = c.width * multiplier
-      for i in range(c.blocks):
-        name = f"level{level}_block{i}"
-        layers.append(block(features, c.norm, name=name, **conv))
+      layers += stack(c, features, f"level{level}", c.blocks)
       if level < len(c.strides):
-        stride = c.strides[level]
-        down = tuple(max(3, s) for s in stride)
-        name = f"level{level}_down"
-        layers.append(CausalConv(features, down, stride, name=name, **conv))
+        layers.append(down(c, features, level))
+    layers += stack(c, features, "middle", c.middle)
     x, carry = chain(layers, video, carry)
     x = jax.nn.silu(norms.make(c.norm)(x))
     return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x), carry
@@ -67,19 +106,20 @@ class Decoder(nn.Module):
   def __call__(self, codes: Array, carry: Carry) -> tuple[Array, Carry]:
     c = self.cfg
     conv = dict(pad=c.pad, dtype=c.dtype)
-    block = blocks.find(c.block)
     widest = c.width * c.multipliers[-1]
-    kernel = (1, 1, 1) if c.patched else (3, 3, 3)
+    kernel = (1, 1, 1) if c.patched else c.kernel
     layers = [CausalConv(widest, kernel, name="stem", **conv)]
+    layers += stack(c, widest, "middle", c.middle)
+    frames = 1  # per latent frame
     for level, multiplier in reversed(list(enumerate(c.multipliers))):
       features = c.width * multiplier
-      for i in range(c.blocks):
-        name = f"level{level}_block{i}"
-        layers.append(block(features, c.norm, name=name, **conv))
+      if c.adaptive:
+        norm = AdaptiveNorm(frames, name=f"level{level}_adapt")
+        layers.append(led(norm, codes))
+      layers += stack(c, features, f"level{level}", c.blocks)
       if level:
-        name = f"level{level}_up"
-        stride = c.strides[level - 1]
-        layers.append(CausalUpsample(features, stride, name=name, **conv))
+        layers.append(up(c, features, level))
+        frames *= c.strides[level - 1][0]
     carry, last = (None, None) if carry is None else carry
     x, carry = chain(layers, codes, carry)
     x = jax.nn.silu(norms.make(c.norm)(x))
@@ -96,8 +136,16 @@ class Backbone(nn.Module):
     width: base number of channels.
     multipliers: channels per level over `width`.
     blocks: blocks per level, in the encoder and in the decoder.
+    middle: further blocks at the coarsest level, in either; the published net
+      keeps those of MAGVIT, which has as many as `blocks`.
     strides: (time, height, width) of each of the len(multipliers) - 1 steps
       between levels; the published net halves time in the last two.
+    down: 'conv', strided (published), or 'average' as MAGVIT has.
+    up: 'depth' to space (published), or 'nearest' as MAGVIT has.
+    adaptive: whether the decoder starts each level with a norm that the codes
+      of the same frame scale and shift (published).
+    kernel: (time, height, width) of the convolutions; (1, 3, 3) makes the net
+      of images that a video net starts from.
     patch: block of pixels folded into channels by the first convolution and
       unfolded by the last; (1, 1, 1) for the published net.
     block: 'residual' (published) or 'mixer' (cheap); see nn/blocks.py.
@@ -110,7 +158,12 @@ class Backbone(nn.Module):
   width: int = 128
   multipliers: tuple[int, ...] = (1, 2, 2, 4)
   blocks: int = 4
+  middle: int = 0
   strides: tuple[Strides, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2))
+  down: str = "conv"
+  up: str = "depth"
+  adaptive: bool = False
+  kernel: Strides = (3, 3, 3)
   patch: Strides = (1, 1, 1)
   block: str = "residual"
   norm: str = "frame_group"
@@ -121,12 +174,10 @@ class Backbone(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    if len(self.strides) != len(self.multipliers) - 1:
-      raise ValueError(
-        f"causal3d: {len(self.multipliers)} multipliers need "
-        f"{len(self.multipliers) - 1} strides between their levels, and there "
-        f"are {len(self.strides)}: {self.strides}"
-      )
+    check_levels("causal3d", self.multipliers, self.strides)
+    check_choice("down", self.down, DOWNS)
+    check_choice("up", self.up, UPS)
+    check_kernel(self.kernel, self.strides)
     blocks.find(self.block)
 
   def setup(self):
@@ -140,8 +191,8 @@ class Backbone(nn.Module):
 
   @property
   def stem_kernel(self) -> Strides:
-    """Kernel of the first convolution: the patch, or 3x3x3 without one."""
-    return self.patch if self.patched else (3, 3, 3)
+    """Kernel of the first convolution: the patch if there is one."""
+    return self.patch if self.patched else self.kernel
 
   @property
   def stride(self) -> Strides:
@@ -161,11 +212,7 @@ class Backbone(nn.Module):
         f"causal3d: {t} frames do not fit a temporal stride of {st}: use "
         f"1 + k * {st}, such as {max(below, 1)} or {max(below, 1) + st}"
       )
-    if h % sh or w % sw:
-      raise ValueError(
-        f"causal3d: a frame of {h}x{w} is not divisible by the spatial stride "
-        f"{sh}x{sw}; crop or pad it to {-(-h // sh) * sh}x{-(-w // sw) * sw}"
-      )
+    check_frame("causal3d", h, w, self.stride)
     return 1 + (t - 1) // st, h // sh, w // sw, self.latent_dim
 
   def encode(self, video: Array) -> Array:

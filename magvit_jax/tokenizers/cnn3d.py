@@ -1,0 +1,174 @@
+"""MAGVIT's 3D-VQ backbone (arXiv 2212.05199, section 3.1): not causal.
+
+Convolutions that are centred in time, average pools down, nearest neighbours
+and a convolution up, group norms over the whole clip: every latent sees every
+frame, so a clip has to be coded at once. With `kernel=(1, 3, 3)` and strides of
+1 in time it is the 2D-VQ of images that the video net is inflated from.
+
+| published net | size     | width  | multipliers | strides in time |
+|---------------|----------|--------|-------------|-----------------|
+| UCF-101 B, L  | 16x128^2 | 64 128 | 1 2 2 4     | 2 2 1           |
+| BAIR B, L     | 16x64^2  | 64 128 | 1 2 4       | 2 2             |
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from magvit_jax.nn.conv import Conv
+from magvit_jax.nn.group_norm import ClipGroupNorm
+from magvit_jax.nn.resample import average_pool, nearest
+from magvit_jax.tokenizers.levels import (
+  Strides,
+  check_frame,
+  check_levels,
+  total_stride,
+)
+from magvit_jax.types import Array
+
+POINT = (1, 1, 1)
+
+
+class Residual(nn.Module):
+  """Norm, swish, convolution, twice; a 1x1x1 shortcut where the width changes.
+
+  Without biases, as published: a norm follows each convolution but the last.
+  """
+
+  features: int
+  kernel: Strides
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    conv = dict(use_bias=False, dtype=self.dtype)
+    h = jax.nn.silu(ClipGroupNorm()(x))
+    h = Conv(self.features, self.kernel, **conv)(h)
+    h = jax.nn.silu(ClipGroupNorm()(h))
+    h = Conv(self.features, self.kernel, **conv)(h)
+    if x.shape[-1] != self.features:
+      x = Conv(self.features, POINT, name="shortcut", **conv)(x)
+    return x + h
+
+
+def stack(c: "Backbone", features: int, name: str) -> nn.Sequential:
+  """The blocks of a level."""
+  return nn.Sequential(
+    [
+      Residual(features, c.kernel, c.dtype, name=f"{name}_block{i}")
+      for i in range(c.blocks)
+    ]
+  )
+
+
+class Encoder(nn.Module):
+  """[b t h w 3] -> [b T H W latent_dim]; fields as Backbone."""
+
+  cfg: "Backbone"
+
+  @nn.compact
+  def __call__(self, video: Array) -> Array:
+    c = self.cfg
+    stem = Conv(c.width, c.kernel, use_bias=False, dtype=c.dtype, name="stem")
+    x = stem(video)
+    for level, multiplier in enumerate(c.multipliers):
+      x = stack(c, c.width * multiplier, f"level{level}")(x)
+      if level < len(c.strides):
+        x = average_pool(x, c.strides[level])
+    x = stack(c, x.shape[-1], "middle")(x)
+    x = jax.nn.silu(ClipGroupNorm()(x))
+    return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x)
+
+
+class Decoder(nn.Module):
+  """[b T H W latent_dim] -> [b t h w 3]; mirrors Encoder."""
+
+  cfg: "Backbone"
+
+  @nn.compact
+  def __call__(self, codes: Array) -> Array:
+    c = self.cfg
+    widest = c.width * c.multipliers[-1]
+    x = Conv(widest, c.kernel, dtype=c.dtype, name="stem")(codes)
+    x = stack(c, widest, "middle")(x)
+    for level, multiplier in reversed(list(enumerate(c.multipliers))):
+      features = c.width * multiplier
+      x = stack(c, features, f"level{level}")(x)
+      if level:
+        x = nearest(x, c.strides[level - 1])
+        x = Conv(features, c.kernel, dtype=c.dtype, name=f"level{level}_up")(x)
+    x = jax.nn.silu(ClipGroupNorm()(x))
+    x = Conv(3, c.kernel, dtype=c.dtype, name="head")(x)
+    return x.astype(jnp.float32)
+
+
+class Backbone(nn.Module):
+  """MAGVIT's 3-D CNN.
+
+  Attributes:
+    latent_dim: channels of a latent, set by the quantizer; 256 is published.
+    width: base number of channels, 64 (B) or 128 (L).
+    multipliers: channels per level over `width`.
+    blocks: residual blocks per level, and again at the coarsest one, in the
+      encoder and in the decoder.
+    strides: (time, height, width) of each of the len(multipliers) - 1 steps
+      between levels.
+    kernel: (time, height, width) of the convolutions.
+    dtype: of the convolutions; the latents and the pixels are float32.
+  """
+
+  latent_dim: int
+  width: int = 64
+  multipliers: tuple[int, ...] = (1, 2, 2, 4)
+  blocks: int = 2
+  strides: tuple[Strides, ...] = ((2, 2, 2), (2, 2, 2), (1, 2, 2))
+  kernel: Strides = (3, 3, 3)
+  dtype: jnp.dtype = jnp.float32
+
+  causal = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_levels("cnn3d", self.multipliers, self.strides)
+
+  def setup(self):
+    self.encoder = Encoder(self.clone(parent=None))
+    self.decoder = Decoder(self.clone(parent=None))
+
+  @property
+  def stride(self) -> Strides:
+    """Pixels per token in time, height and width."""
+    return total_stride((1, 1, 1), self.strides)
+
+  def latent_shape(self, t: int, h: int, w: int) -> tuple[int, ...]:
+    """(T, H, W, latent_dim) of a clip of t frames of h x w.
+
+    Raises:
+      ValueError: a size that the strides do not divide.
+    """
+    st, sh, sw = self.stride
+    if t < 1 or t % st:
+      raise ValueError(
+        f"cnn3d: {t} frames are not divisible by the temporal stride of {st}: "
+        f"use k * {st}, such as {max(t // st, 1) * st}"
+      )
+    check_frame("cnn3d", h, w, self.stride)
+    return t // st, h // sh, w // sw, self.latent_dim
+
+  def encode(self, video: Array) -> Array:
+    """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
+    self.latent_shape(*video.shape[1:4])
+    return self.encoder(video)
+
+  def decode(self, codes: Array) -> Array:
+    """Codes [b T H W d] -> video [b t h w 3], not clipped."""
+    return self.decoder(codes)
+
+
+TINY = dict(
+  latent_dim=4,
+  width=8,
+  multipliers=(1, 2),
+  blocks=1,
+  strides=((2, 2, 2),),
+)
