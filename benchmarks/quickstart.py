@@ -19,6 +19,8 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
+from magvit_jax import clock
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -81,9 +83,9 @@ def read(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 def measure(rows: dict[str, list[dict[str, Any]]], wall: float) -> list[Figure]:
   """The figures of issue 2 from what a run has written."""
-  last, spent = rows["eval"][-1], rows["time"][-1]
+  last, spent = rows["eval"][-1], clock.add_up(rows["time"])
   psnr, floor = last["eval_psnr"], last["eval_psnr_box"]
-  training = spent["seconds_step"] + spent["seconds_data"]
+  training = spent["step"] + spent["data"]
   peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
   return [
     Figure("held-out PSNR", psnr, "dB", ">=", 22.0),

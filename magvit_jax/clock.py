@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 PARTS = ("compile", "data", "step", "eval", "checkpoint")
@@ -18,12 +18,15 @@ class Clock:
   """Wall seconds by what they were spent on.
 
   Attributes:
-    seconds: total by part; those of `PARTS`.
+    seconds: total of this session by part; those of `PARTS`.
   """
 
   def __init__(self):
+    self.begun = time.perf_counter()
     self.seconds = dict.fromkeys(PARTS, 0.0)
-    self.mark = _Mark(0, time.perf_counter(), 0.0)
+    self.written = dict.fromkeys((*PARTS, "other"), 0.0)
+    self.earlier = (0.0, 0.0)
+    self.mark = _Mark(0, self.begun, 0.0)
 
   @contextlib.contextmanager
   def __call__(self, part: str) -> Iterator[None]:
@@ -55,3 +58,33 @@ class Clock:
       "seconds_data": waited / steps,
       "seconds_step": wall / steps,
     }
+
+  def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
+    """Counts the sessions before this one, from the rows of `take`."""
+    parts = add_up(rows)
+    self.earlier = (parts.get("step", 0.0), sum(parts.values()))
+
+  def take(self) -> dict[str, float]:
+    """The 'time' row: seconds since the last call by part, and goodput.
+
+    'seconds_other' is what no part has (imports inside, printing); 'goodput'
+    is the share of all seconds so far, restarts included, that was spent in
+    steps. A crash leaves no row: what it lost is in none of the sums.
+    """
+    wall = time.perf_counter() - self.begun
+    total = {**self.seconds, "other": wall - sum(self.seconds.values())}
+    new = {f"seconds_{k}": v - self.written[k] for k, v in total.items()}
+    self.written = total
+    step, everything = self.earlier
+    return new | {"goodput": (step + total["step"]) / (everything + wall)}
+
+
+def add_up(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """Seconds by part over 'time' rows."""
+  parts: dict[str, float] = {}
+  for row in rows:
+    for key, value in row.items():
+      if key.startswith("seconds_"):
+        part = key.removeprefix("seconds_")
+        parts[part] = parts.get(part, 0.0) + value
+  return parts

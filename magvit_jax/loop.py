@@ -10,7 +10,6 @@ bit for bit the run that was not.
 import contextlib
 import itertools
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,14 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
-from magvit_jax import clock, registry, sharding, signals, warmstart
+from magvit_jax import (
+  clock,
+  profiling,
+  registry,
+  sharding,
+  signals,
+  utilization,
+  warmstart,
+)
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
 from magvit_jax.data import pipeline
-from magvit_jax.stages import Stage, TrainState
+from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
 
 MAX_BAD = 3  # non-finite steps in a row that stop a run
@@ -62,6 +69,7 @@ def run(
   resume: str = "auto",
   parts: Parts | None = None,
   frozen: PyTree = None,
+  profile: profiling.Steps | None = None,
 ) -> dict[str, Any]:
   """Trains until `cfg.steps`, or until a signal asks to stop.
 
@@ -72,6 +80,7 @@ def run(
     parts: stage and sources, in place of those that `cfg` names.
     frozen: read-only arrays for the stage, in place of the tokenizer that
       `cfg.tokenizer` names.
+    profile: steps to trace into workdir/profile.
 
   Returns:
     'step' (int), 'stopped' (the signal number, or 0) and, when the run is
@@ -82,6 +91,7 @@ def run(
     ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
   """
   _check_counts(cfg)
+  profiling.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
   sharding.local_rows(cfg.batch, mesh)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
@@ -95,10 +105,12 @@ def run(
     return {"step": cfg.steps, "stopped": 0}
   # Wrong data is found before the workdir is touched.
   parts = parts or make_parts(cfg)
+  micro = accumulation.micro_batch(cfg.batch, parts.stage.accumulate)
+  sharding.local_rows(micro, mesh, "batch / stage.accumulate")
   cfg = freezing.describe(cfg, parts.train)
   workdirs.check_writable(workdir)
   with contextlib.ExitStack() as stack:
-    loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack)
+    loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack, profile)
     loop.start(found if frozen is None else frozen)
     # What could not start leaves no config, and an earlier one as it was.
     workdirs.prepare(workdir, cfg, resume)
@@ -108,7 +120,7 @@ def run(
 class _Loop:
   """One run. `start` makes the state, `train` takes the steps."""
 
-  def __init__(self, cfg, workdir, mesh, parts, stack):
+  def __init__(self, cfg, workdir, mesh, parts, stack, profile):
     self.cfg, self.workdir, self.mesh, self.parts = cfg, workdir, mesh, parts
     self.stack = stack
     self.clock = clock.Clock()
@@ -122,6 +134,8 @@ class _Loop:
       workdir, **cfg.checkpoint, say=self.say
     )
     stack.callback(self.saver.close)
+    self.trace = profiling.Trace(profile, workdir / profiling.FOLDER, self.say)
+    stack.callback(self.trace.close)
 
   def say(self, text: str) -> None:
     if self.writer is not None:
@@ -142,7 +156,7 @@ class _Loop:
       layout = jax.tree.map(lambda x: x.sharding, abstract)
       frozen = jax.device_put(frozen, layout.frozen)
       init = jax.jit(init, out_shardings=layout)
-    _check_space(self.workdir, abstract)
+    workdirs.check_space(self.workdir, abstract)
     self._restore(abstract, init, batch, frozen)
     self.step = int(self.state.step)
     if self.step > cfg.steps:
@@ -155,12 +169,19 @@ class _Loop:
         self._open(self.step)
     self.writer = writers.Writer(self.workdir, steps=cfg.steps, start=self.step)
     self.stack.callback(self.writer.close)
+    self.clock.resume(self.writer.rows("time"))
+    self.trace.begin(self.step)
     self.say(trees.table(self.state.params))
     if self.mesh.size > 1:
       self.say(sharding.table(abstract))
     with self.clock("compile"):
+      inputs = (self.state, batch, self.key)
       program = train_program(self.parts.stage, self.state)
-      self.advance = program.lower(self.state, batch, self.key).compile()
+      self.advance = program.lower(*inputs).compile()
+      self.utilization = utilization.meter(
+        lambda: train_program(self.parts.stage, self.state).trace(*inputs),
+        self.mesh.devices.flat,
+      )
       self.predict = jax.jit(self.parts.stage.programs["predict"])
 
   def train(self, stop: signals.Stop) -> dict[str, Any]:
@@ -192,7 +213,7 @@ class _Loop:
       batch = next(self.batches)
       self._note_skipped(batch)
       batch = self._put(batch)
-    with self.clock("step"):
+    with self.clock("step"), self.trace.step(self.step, lambda: self.state):
       self.state, metrics = self.advance(self.state, batch, self.key)
       self._settle()
     self.step += 1
@@ -215,6 +236,7 @@ class _Loop:
   def _log(self, step: int, values: dict[str, float]) -> None:
     speed = self.clock.speed(step, self.cfg.batch)
     values |= {**speed, "skipped": self.skipped}
+    values |= self.utilization(speed["seconds_step"])
     rate = speed["examples_per_second"]
     self.writer.write(step, "train", values)
     self.writer.progress(step, values.get("loss", float("nan")), rate)
@@ -275,6 +297,8 @@ class _Loop:
   def _save(self, metrics: dict[str, float] | None, force: bool) -> None:
     with self.clock("checkpoint"):
       self.saver.save(self.step, self.state, metrics, force=force)
+    if not force:
+      self._write_time()
 
   def _stopped(self, signal: int) -> dict[str, Any]:
     with self.clock("checkpoint"):
@@ -288,8 +312,7 @@ class _Loop:
     return {"step": self.step, "stopped": signal}
 
   def _write_time(self) -> None:
-    seconds = {f"seconds_{k}": v for k, v in self.clock.seconds.items()}
-    self.writer.write(self.step, "time", seconds)
+    self.writer.write(self.step, "time", self.clock.take())
 
   def _open(self, step: int) -> dict[str, Any]:
     """Starts the stream at a step and returns its first batch, unconsumed."""
@@ -364,16 +387,3 @@ def _check_counts(cfg: Any) -> None:
   for name, least in (("steps", 1), ("batch", 1), ("seed", 0)):
     if cfg[name] < least:
       raise ValueError(f"{name} is {cfg[name]}; it must be at least {least}")
-
-
-def _check_space(workdir: pathlib.Path, abstract: TrainState) -> None:
-  """OSError where not even one checkpoint fits on the disk."""
-  leaves = jax.tree.leaves(abstract)
-  need = sum(x.size * x.dtype.itemsize for x in leaves) / 2**20
-  free = shutil.disk_usage(workdir).free / 2**20
-  if free < need:
-    raise OSError(
-      f"the disk of workdir {workdir} has {free:.0f} MiB free, and one "
-      f"checkpoint takes {need:.0f} MiB; free some space or choose another "
-      "--workdir"
-    )

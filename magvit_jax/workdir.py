@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 
 from magvit_jax import registry
+from magvit_jax.types import PyTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 MODES = ("auto", "never", "force")
@@ -166,6 +168,19 @@ def check_writable(workdir: str | pathlib.Path) -> None:
       f"workdir {folder} cannot be written ({error}); choose another "
       "--workdir, or free space and permissions there"
     ) from error
+
+
+def check_space(workdir: str | pathlib.Path, state: PyTree) -> None:
+  """OSError where not even one checkpoint of `state` fits on the disk."""
+  leaves = jax.tree.leaves(state)
+  need = sum(x.size * x.dtype.itemsize for x in leaves) / 2**20
+  free = shutil.disk_usage(workdir).free / 2**20
+  if free < need:
+    raise OSError(
+      f"the disk of workdir {workdir} has {free:.0f} MiB free, and one "
+      f"checkpoint takes {need:.0f} MiB; free some space or choose another "
+      "--workdir"
+    )
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

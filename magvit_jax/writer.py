@@ -37,7 +37,7 @@ class Writer:
     self.active = jax.process_index() == 0
     folder = pathlib.Path(workdir)
     path = folder / "metrics.jsonl"
-    self.kept = {(row["step"], row["kind"]) for row in read(path, start)}
+    self.kept = read(path, start)
     if not self.active:
       return
     truncate(path, start)
@@ -57,7 +57,11 @@ class Writer:
 
   def had(self, step: int, kind: str) -> bool:
     """Whether a row of that kind was written before this session."""
-    return (step, kind) in self.kept
+    return any(row["step"] == step for row in self.rows(kind))
+
+  def rows(self, kind: str) -> list[dict[str, Any]]:
+    """Rows of a kind that were written before this session."""
+    return [row for row in self.kept if row["kind"] == kind]
 
   def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
     """Adds a row, on disk at once, and its TensorBoard scalars.

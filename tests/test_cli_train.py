@@ -38,8 +38,8 @@ def ran(monkeypatch):
 
   calls = Ran()
 
-  def run(*args):
-    calls.append(args)
+  def run(*args, profile):
+    calls.append((*args, profile))
     return calls.result
 
   monkeypatch.setattr(loop, "run", run)
@@ -59,10 +59,11 @@ def test_flags_reach_the_loop_with_the_types_of_the_config(spec, ran):
       "--config.data.flip",
       "false",
       "--config.stage.optim.lr=1",
+      "--profile_steps=3:5",
     ]
   )
-  ((cfg, folder, resume),) = ran
-  assert (code, folder, resume) == (0, "w", "never")
+  ((cfg, folder, resume, profile),) = ran
+  assert (code, folder, resume, profile) == (0, "w", "never", (3, 5))
   assert cfg.kind == "large" and cfg.steps == 2000
   assert cfg.data.root == "/my/videos" and cfg.data.size == (32, 48)
   assert cfg.data.flip is False
@@ -86,6 +87,8 @@ def test_a_stopped_run_exits_with_the_signal(spec, ran):
     ("--config.stage.optim=1", "set those one by one"),
     ("--config.steps", "needs a value"),
     ("--stepz=1", "unknown flag '--stepz'"),
+    ("--profile_steps=5:3", "--profile_steps=5:3: it is FIRST:LAST"),
+    ("--profile_steps=5", "--profile_steps=5: it is FIRST:LAST"),
   ],
 )
 def test_wrong_flags_are_one_clear_line(spec, ran, capsys, flag, words):
@@ -107,7 +110,7 @@ def test_debug_shows_the_traceback(spec):
   [OSError("disk"), loop.NonFiniteError("step 9"), KeyError("no 'x'")],
 )
 def test_what_the_loop_raises_is_one_line_too(spec, monkeypatch, capsys, error):
-  def run(*args):
+  def run(*args, **kwargs):
     raise error
 
   monkeypatch.setattr(loop, "run", run)

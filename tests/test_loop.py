@@ -13,7 +13,16 @@ import numpy as np
 import optax
 import pytest
 
-from magvit_jax import checkpoint, loop, optim, signals, warmstart, workdir
+from magvit_jax import (
+  checkpoint,
+  loop,
+  optim,
+  profiling,
+  signals,
+  utilization,
+  warmstart,
+  workdir,
+)
 from magvit_jax.stages import Stage, TrainState
 
 
@@ -156,9 +165,53 @@ def test_whole_run_leaves_what_readers_expect(whole):
   needed = {"loss", "examples_per_second", "data_share", "seconds_step"}
   assert needed <= rows(folder, "train")[0].keys()
   assert "seconds_compile" in rows(folder, "time")[0]
+  assert 0 < rows(folder, "time")[-1]["goodput"] < 1
+  # A processor's peak is not known: no figure rather than a wrong one.
+  assert "mfu" not in rows(folder, "train")[0]
   assert checkpoint.steps(folder) == [4, 6]
   assert list((folder / "tb").iterdir())
   assert rows(folder, "train")[-1]["loss"] < rows(folder, "train")[0]["loss"]
+
+
+def test_utilization_follows_the_step_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(utilization, "peak", lambda devices: 1e6)
+  train(tmp_path)
+  # Forward 3 x 3 products of every pixel, twice, and half of the backward.
+  clip = np.prod(ToySource.shape)
+  for row in rows(tmp_path, "train"):
+    flops = row["mfu"] * row["seconds_step"] * 1e6
+    assert flops == pytest.approx(4 * clip * 2 * 3 * 5)
+
+
+def test_parts_that_do_not_fit_batch_and_devices_are_refused(
+  tmp_path, monkeypatch
+):
+  cfg, folder = config(), tmp_path / "run"
+  stage = parts(cfg).stage._replace(accumulate=3)
+  wrong = parts(cfg)._replace(stage=stage)
+  with pytest.raises(ValueError, match="accumulate is 3 and the batch 4"):
+    loop.run(cfg, folder, parts=wrong)
+
+  def four_devices(batch, mesh, name="batch"):
+    if batch % 4:
+      raise ValueError(f"{name} is {batch}")
+
+  monkeypatch.setattr(loop.sharding, "local_rows", four_devices)
+  wrong = wrong._replace(stage=stage._replace(accumulate=2))
+  with pytest.raises(ValueError, match="^batch / stage.accumulate is 2$"):
+    loop.run(cfg, folder, parts=wrong)
+  assert not folder.exists()
+
+
+def test_the_steps_asked_for_are_traced(tmp_path, capsys):
+  cfg = config()
+  with pytest.raises(ValueError, match="0:7: the run has 6 steps"):
+    loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiling.Steps(0, 7))
+  assert not list(tmp_path.iterdir())
+  loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiling.Steps(5, 6))
+  (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+  assert trace.stat().st_size > 1000
+  assert "a trace of the steps 5:6 is in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4])

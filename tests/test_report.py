@@ -71,6 +71,8 @@ def test_whole_report(text):
   assert ">done<" in text
   assert "23.00 <small>dB" in text and "+3.50 <small>dB" in text  # the margin
   assert "6.0 minutes in all" in text  # both starts of the run
+  assert "83.3 % of them were spent in steps (goodput)" in text
+  assert "The median step took 0.9 s: 9 examples/s." in text
   assert text.count("data:image/webp") == 5  # a film for each class
 
 

@@ -62,6 +62,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     ema=dict(decay=0.99, warmup=True),
     sampling=common.sampling(),
     dtype="auto",
+    param_dtype="float32",
+    accumulate=1,
   )
   cfg.data = clips.get_config().data
   cfg.eval = common.generator_eval(every=400, batch=16)

@@ -60,6 +60,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     ),
     ema=dict(decay=0.99, warmup=True),
     dtype="auto",
+    param_dtype="float32",
+    accumulate=1,
   )
   cfg.data = dict(
     name="clips",

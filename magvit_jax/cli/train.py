@@ -9,7 +9,9 @@ Example, on the bundled clips and then on your own:
 A config is a file (configs/tokenizer/clips.py), or the name of one that comes
 with the package (tokenizer/clips); an argument after a colon picks its
 structure (tokenizer/clips:quantizer=fsq), --config.a.b=value sets a value.
-Stopped by ctrl-C or SIGTERM it saves; the same command goes on.
+Stopped by ctrl-C or SIGTERM it saves; the same command goes on. Compiled
+programs are kept in JAX_COMPILATION_CACHE_DIR, by default the user's cache
+folder, so that going on does not compile again.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from typing import Any
 
 import ml_collections
 
-from magvit_jax import loop, registry, workdir
+from magvit_jax import compile_cache, loop, profiling, registry, workdir
 
 
 def main(argv: list[str]) -> int:
@@ -41,10 +43,20 @@ def main(argv: list[str]) -> int:
     help="auto: go on with an equal config; never: refuse a folder that holds "
     "a run; force: go on with the new config",
   )
+  parser.add_argument(
+    "--profile_steps",
+    default="",
+    metavar="FIRST:LAST",
+    help="trace these steps, counted from 0 and without LAST, into "
+    "WORKDIR/profile",
+  )
   flags, rest = parser.parse_known_args(argv)
   cfg = load_config(flags.config)
   override(cfg, rest)
-  result = loop.run(cfg, flags.workdir, flags.resume)
+  asked = flags.profile_steps
+  profile = profiling.parse(asked) if asked else None
+  compile_cache.enable()
+  result = loop.run(cfg, flags.workdir, flags.resume, profile=profile)
   return 128 + result["stopped"] if result["stopped"] else 0
 
 
@@ -80,7 +92,7 @@ def override(cfg: ml_collections.ConfigDict, flags: list[str]) -> None:
     if not flag.startswith("--config."):
       raise ValueError(
         f"unknown flag {flag!r}; flags of train are --config, --workdir, "
-        "--resume and --config.KEY=VALUE (see --help)"
+        "--resume, --profile_steps and --config.KEY=VALUE (see --help)"
       )
     if not equals:
       if not flags or flags[0].startswith("--"):

@@ -1,9 +1,11 @@
 """Sections of facts: the split, where the time went, the configuration."""
 
 import json
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from magvit_jax import clock
 from magvit_jax.report.gather import Workdir
 from magvit_jax.report.page import (
   COLOURS,
@@ -49,12 +51,7 @@ def split(run: Workdir) -> Section | None:
 
 def time(run: Workdir) -> Section | None:
   """Where the seconds went."""
-  seconds: dict[str, float] = {}
-  for row in run.of("time"):  # one row for each time the run was started
-    for key, value in row.items():
-      if key.startswith("seconds_"):
-        part = key.removeprefix("seconds_")
-        seconds[part] = seconds.get(part, 0.0) + value
+  seconds = clock.add_up(run.of("time"))
   total = sum(seconds.values())
   if not total:
     return None
@@ -76,8 +73,10 @@ def time(run: Workdir) -> Section | None:
     for k, v in order
   ]
   text = (
-    f"{total / 60:.1f} minutes in all. Training waited for data during "
-    f"{_waiting(seconds):.1f} % of the time of its steps."
+    f"{total / 60:.1f} minutes in all, restarts included; "
+    f"{100 * seconds.get('step', 0.0) / total:.1f} % of them were spent in "
+    f"steps (goodput). Training waited for data during "
+    f"{_waiting(seconds):.1f} % of the time of its steps.{_speed(run)}"
   )
   return Section(
     "Where the time went",
@@ -90,6 +89,21 @@ def time(run: Workdir) -> Section | None:
 def _waiting(seconds: Mapping[str, float]) -> float:
   data, step = seconds.get("data", 0.0), seconds.get("step", 0.0)
   return 100 * data / max(data + step, 1e-9)
+
+
+def _speed(run: Workdir) -> str:
+  """A sentence on the median step."""
+  rows = run.of("train")
+
+  def median(key):
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return statistics.median(values) if values else None
+
+  step, rate, mfu = map(median, ("seconds_step", "examples_per_second", "mfu"))
+  if step is None or rate is None:
+    return ""
+  share = "" if mfu is None else f", {100 * mfu:.1f} % of the peak FLOPs (MFU)"
+  return f" The median step took {step:.3g} s: {rate:.3g} examples/s{share}."
 
 
 ABOUT = ("git", "versions", "hardware")
