@@ -69,21 +69,29 @@ def test_no_golden_text_is_left_without_its_config():
   assert {path.stem for path in GOLDEN.glob("*.json")} == wanted
 
 
-def shapes(cfg):
-  """A batch of a config, without opening its data."""
+def tokenizer_of(spec):
+  """The config of the same file name among the tokenizers."""
+  return train.load_config(
+    "tokenizer/" + spec.partition(":")[0].partition("/")[2]
+  )
+
+
+def shapes(spec, cfg):
+  """A batch of a config as videos, without opening its data."""
   shape = jax.ShapeDtypeStruct
-  b, t, (h, w) = cfg.batch, cfg.data.frames, cfg.data.size
+  # Records of tokens are of the clips of the tokenizer's run.
+  data = cfg.data if "frames" in cfg.data else tokenizer_of(spec).data
+  b, t, (h, w) = cfg.batch, data.frames, data.size
   batch = {k: shape((b,), np.int32) for k in ("label", "file", "index")}
   batch["valid"] = shape((b,), bool)
   return {**batch, "video": shape((b, t, h, w, 3), np.float32)}
 
 
 def stage_of(spec, cfg, batch):
-  """(stage, shapes of its frozen arrays); tokenizers by the same file name."""
+  """(stage, shapes of its frozen arrays)."""
   if "tokenizer" not in cfg:
     return registry.build("stages", cfg.stage, steps=cfg.steps), {}
-  name = "tokenizer/" + spec.partition(":")[0].partition("/")[2]
-  tokenizer = registry.plain(train.load_config(name).stage)
+  tokenizer = registry.plain(tokenizer_of(spec).stage)
   tokenizer = {part: tokenizer[part] for part in frozen.PARTS}
   stage = registry.build(
     "stages",
@@ -100,8 +108,12 @@ def stage_of(spec, cfg, batch):
 @pytest.mark.parametrize("spec", SPECS)
 def test_init_step_and_predict_trace_at_full_size(spec):
   cfg = train.load_config(spec)
-  batch = shapes(cfg)
+  batch = shapes(spec, cfg)
   stage, arrays = stage_of(spec, cfg, batch)
+  if cfg.data.name == "token_records":
+    del batch["video"]
+    ids = (cfg.batch, *stage.context["grid"], len(stage.context["sizes"]))
+    batch["ids"] = jax.ShapeDtypeStruct(ids, np.int32)
   key = jax.random.key(0)
   state = jax.eval_shape(stage.init, key, batch, arrays)
   after, metrics = jax.eval_shape(stage.step, state, batch, key)

@@ -125,7 +125,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
 
   folder = pathlib.Path(cfg.tokenizer.workdir)
   if not tokenizer and (folder / "config.json").exists():
-    stage = registry.plain(workdir.read_config(folder)["config"]["stage"])
+    source = workdir.read_config(folder)["config"]
   else:
     family, _, name = spec.partition(":")[0].rpartition("/")
     if not tokenizer and not family.endswith("generator"):
@@ -134,26 +134,31 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
         "one; name its config with --tokenizer=tokenizer/NAME"
       )
     tokenizer = tokenizer or f"tokenizer/{name.removesuffix('.py')}"
-    stage = registry.plain(configs.load_config(tokenizer).stage)
-  plain = registry.plain(cfg)
-  own = {part: stage[part] for part in freezing.PARTS}
+    source = configs.load_config(tokenizer)
+  source, plain = registry.plain(source), registry.plain(cfg)
+  own = {part: source["stage"][part] for part in freezing.PARTS}
   plain["tokenizer"] = {**plain["tokenizer"], **own}
+  # Records of tokens do not say in a config what clips they are of; the
+  # tokenizer was trained on the same.
+  data = source["data"] if stores_ids(cfg) else plain["data"]
   plain["clips"] = {
-    "shape": clip_shape(cfg),
+    "shape": clip_shape(data),
     "labels": tuple(map(str, range(classes))),
   }
   return ml_collections.ConfigDict(plain)
 
 
-def clip_shape(cfg: Any) -> tuple[int, int, int, int]:
-  """(t, h, w, 3) of the clips of a config.
+def stores_ids(cfg: Any) -> bool:
+  """Whether the batches of a config hold ids in place of videos."""
+  return hasattr(registry.load("data", cfg.data.name), "ids_shape")
+
+
+def clip_shape(data: Mapping[str, Any]) -> tuple[int, int, int, int]:
+  """(t, h, w, 3) of the clips of a `data` group.
 
   Raises:
-    ValueError: the data of the config do not say.
+    ValueError: it does not say.
   """
-  data = registry.plain(cfg.data)
-  if "clips" in cfg:
-    return tuple(cfg.clips.shape)
   if "frames" not in data or "size" not in data:
     raise ValueError(
       f"the planner reads the shape of the clips in data.frames and "
@@ -163,15 +168,23 @@ def clip_shape(cfg: Any) -> tuple[int, int, int, int]:
   return (data["frames"], *data["size"], 3)
 
 
+def _shape(cfg: Any) -> tuple[int, int, int, int]:
+  """(t, h, w, 3) of the clips of a resolved config."""
+  if "clips" in cfg:
+    return tuple(cfg.clips.shape)
+  return clip_shape(registry.plain(cfg.data))
+
+
 def abstract_batch(
   cfg: Any, program: str, batch: int, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
   """What a program may read, split over the mesh as the loop does.
 
-  Decoding starts from ids; everything else, a sample's condition too, from
-  videos, as a batch with ids would not be encoded.
+  Decoding starts from ids, and so does training on records of them; all else,
+  a sample's condition too, from videos, as a batch with ids would not be
+  encoded.
   """
-  shape = clip_shape(cfg)
+  shape = _shape(cfg)
   rows = {
     "video": ((batch, *shape), jnp.float32),
     "label": ((batch,), jnp.int32),
@@ -180,7 +193,8 @@ def abstract_batch(
     "task": ((batch,), jnp.int32),
     "valid": ((batch,), jnp.bool_),
   }
-  if program == "decode":
+  stored = stores_ids(cfg) and program in ("train", "predict")
+  if program == "decode" or stored:
     del rows["video"]
     module = tokenizers.build_tokenizer(
       cfg.tokenizer if "tokenizer" in cfg else cfg.stage
@@ -206,7 +220,7 @@ def abstract_state(
   if "tokenizer" in cfg:
     module = tokenizers.build_tokenizer(cfg.tokenizer)
     frozen = {"tokenizer": freezing.abstract(module)}
-  video = jax.ShapeDtypeStruct((1, *clip_shape(cfg)), jnp.float32)
+  video = jax.ShapeDtypeStruct((1, *_shape(cfg)), jnp.float32)
   batch = {"label": rows["label"], "video": video}
   state = jax.eval_shape(stage.init, _key(), batch, frozen)
   return sharding.lay(state, mesh)

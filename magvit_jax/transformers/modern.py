@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import registry, sharding
 from magvit_jax.nn import attention, rotary
 from magvit_jax.nn.norm import RMSNorm
 from magvit_jax.types import Array, Key
@@ -55,9 +55,9 @@ class Block(nn.Module):
   ) -> tuple[Array, None]:
     first, second = (None, None) if key is None else jax.random.split(key)
     h = self._attend(RMSNorm(name="norm_attention")(x), angles)
-    x = x + drop(h, self.dropout, first)
+    x = sharding.split_tokens(x + drop(h, self.dropout, first))
     h = self._mlp(RMSNorm(name="norm_mlp")(x))
-    return x + drop(h, self.dropout, second), None
+    return sharding.split_tokens(x + drop(h, self.dropout, second)), None
 
   def _attend(self, x: Array, angles: Array) -> Array:
     d = x.shape[-1]
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
       name="layers",
     )
     keys = None if key is None else jax.random.split(key, self.layers)
-    x, _ = stack(x.astype(self.dtype), keys, angles)
+    x, _ = stack(sharding.split_tokens(x.astype(self.dtype)), keys, angles)
     return RMSNorm(name="norm")(x)
 
   def _block(self) -> type[nn.Module]:
