@@ -7,7 +7,9 @@ A transformer is a linen Module with a field `width` and
 where d = width, positions are the (T, H, W) coordinates of the tokens in the
 grid (those before the grid have negative ones), and key None is evaluation; a
 key draws dropout. The output is normalised and of the field `dtype`. Every
-token sees every other.
+token sees every other. `TokenModel` embeds ids for it and reads logits off it,
+or, where the published model does that in its own way, the class `compose` of
+the transformer, which has the same fields.
 """
 
 from collections.abc import Mapping
@@ -78,12 +80,12 @@ class TokenModel(nn.Module):
     return self.tokens.heads(x)
 
 
-def positions(grid: tuple[int, int, int]) -> np.ndarray:
-  """int32 [PREFIX + T*H*W, 3]: the prefix at -2 and -1, then the grid."""
+def positions(grid: tuple[int, int, int], prefix: int = PREFIX) -> np.ndarray:
+  """int32 [prefix + T*H*W, 3]: the prefix at -prefix … -1, then the grid."""
   axes = np.meshgrid(*(np.arange(n) for n in grid), indexing="ij")
   inner = np.stack(axes, axis=-1).reshape(-1, 3)
-  prefix = np.repeat(np.arange(-PREFIX, 0)[:, None], 3, axis=1)
-  return np.concatenate([prefix, inner]).astype(np.int32)
+  before = np.repeat(np.arange(-prefix, 0)[:, None], 3, axis=1)
+  return np.concatenate([before, inner]).astype(np.int32)
 
 
 def build_model(
@@ -93,7 +95,8 @@ def build_model(
   classes: int,
   tasks: int,
   dtype: jnp.dtype,
-) -> TokenModel:
-  """A TokenModel over the configured transformer."""
+) -> nn.Module:
+  """A TokenModel, or what takes its place, over the configured transformer."""
   module = registry.build("transformers", transformer, dtype=dtype)
-  return TokenModel(module, tuple(sizes), classes, tasks)
+  compose = getattr(module, "compose", TokenModel)
+  return compose(module, tuple(sizes), classes, tasks)
