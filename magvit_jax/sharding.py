@@ -108,10 +108,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def state_sharding(state: PyTree, mesh: Mesh) -> PyTree:
   """How the leaves of a state are split over the mesh, by `RULES`.
 
-  An axis splits one dimension. `fsdp` only says where weights are stored, so it
-  moves to the largest dimension of the rule that it divides where it does not
-  divide its own; `tensor` says how a layer is computed, and stays. Arrays of
-  fewer than `SMALL` numbers are whole on every device.
+  `fsdp` only says where weights are stored, so where it does not divide its
+  dimension it moves to the largest other one of the rule that it divides, at
+  last one that `tensor` splits too; `tensor` says how a layer is computed, and
+  stays. Arrays of fewer than `SMALL` numbers are whole on every device.
 
   Args:
     state: arrays or ShapeDtypeStructs; a TrainState, or a part of one.
@@ -162,22 +162,23 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   _, axes = find_rule(name, len(shape))
   if math.prod(shape) < SMALL:
     return PartitionSpec()
+  split: dict[int, tuple[str, ...]] = {}
   first = len(shape) - len(axes)
-  parts: dict[int, str] = {}
-  # `tensor` has its place, so `fsdp` chooses among what is left.
+  # `tensor` has its place, so `fsdp` chooses after it.
   for axis in ("tensor", "fsdp"):
-    if axis in axes and mesh.shape[axis] > 1:
-      own = first + axes.index(axis)
-      free = [own]
-      if axis == "fsdp":
-        free += sorted(range(first, len(shape)), key=lambda i: -shape[i])
-      fits = [
-        i for i in free if i not in parts and not shape[i] % mesh.shape[axis]
-      ]
-      if not fits:
-        raise ValueError(_misfit(name, shape, axis, mesh.shape[axis]))
-      parts[fits[0]] = axis
-  return PartitionSpec(*(parts.get(i) for i in range(len(shape))))
+    if axis not in axes or mesh.shape[axis] == 1:
+      continue
+    own = first + axes.index(axis)
+    others = range(first, len(shape)) if axis == "fsdp" else ()
+    others = sorted(others, key=lambda i: (i in split, -shape[i]))
+    for i in (own, *others):
+      together = (*split.get(i, ()), axis)
+      if shape[i] % math.prod(mesh.shape[a] for a in together) == 0:
+        split[i] = together
+        break
+    else:
+      raise ValueError(_misfit(name, shape, axis, mesh.shape[axis]))
+  return PartitionSpec(*(split.get(i) for i in range(len(shape))))
 
 
 def _misfit(name: str, shape: tuple[int, ...], axis: str, size: int) -> str:
@@ -314,7 +315,8 @@ def _group(name: str, leaf: Any) -> tuple[str, str]:
     return "all others", "whole"
   pattern, axes = find_rule(name, len(leaf.shape))
   last = tuple(spec)[len(leaf.shape) - len(axes) :]
-  return pattern, " ".join(axis or "-" for axis in last)
+  texts = ("+".join((a,) if isinstance(a, str) else a or "-") for a in last)
+  return pattern, " ".join(texts)
 
 
 def _mebibytes(leaves: list[Any]) -> tuple[str, str]:
