@@ -285,6 +285,7 @@ class _Loop:
         batch=self.cfg.eval.batch,
         context=self.parts.stage.context,
         put=self._put,
+        rows=sharding.local_rows(self.cfg.eval.batch, self.mesh),
         progress=self.writer.active and self.writer.terminal,
       )
     results = {f"eval_{name}": value for name, value in results.items()}
