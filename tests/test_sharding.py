@@ -19,6 +19,7 @@ class Device:
 
   id: int
   process_index: int = 0
+  slice_index: int = 0
   platform: str = "cpu"
   device_kind: str = "cpu"
 
@@ -57,6 +58,15 @@ def test_mesh_takes_all_devices_and_is_auto():
 def test_sizes_that_do_not_fit(sizes, words):
   with pytest.raises(ValueError, match=words):
     sharding.make_mesh(**sizes)
+
+
+def test_slices_lie_along_data():
+  devices = [Device(i, slice_index=i % 2) for i in range(8)]
+  grid = sharding.make_mesh(fsdp=2, devices=devices).devices.reshape(4, 2)
+  slices = [[device.slice_index for device in row] for row in grid]
+  assert slices == [[0, 0], [0, 0], [1, 1], [1, 1]]
+  with pytest.raises(ValueError, match="mesh.data is 1.*multiple of the 2 sli"):
+    sharding.make_mesh(data=1, fsdp=8, devices=devices)
 
 
 def test_batches_divide_over_data_and_fsdp():
