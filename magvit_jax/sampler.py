@@ -370,7 +370,7 @@ def _prefix(tables: Tables) -> int:
   """How many first frames a task gives, if it gives those and no others."""
   given = task_tables.given_frames(tables)
   total = tables.frame.shape[1]
-  alone = not tables.box[given:].any() and not tables.invert
+  alone = not tables.seen[given:].any()
   return given if alone and given < total else 0
 
 

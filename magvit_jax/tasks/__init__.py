@@ -19,11 +19,11 @@ class Tables(NamedTuple):
   Attributes:
     frame: int32 [2 t], two source frames of each frame of the filled clip.
     blend: float32 [2 t], their weights, which sum to 1.
-    row: int32 [t h], source line of each line; -1 is unseen (filled).
-    col: int32 [t w], source column of each column; -1 is unseen (filled).
-    fill: float32 [], the value of unseen pixels: -1, black.
-    box: int32 [t 4], seen box (top, left, bottom, right), ends exclusive.
-    invert: bool [], whether what is outside the boxes is seen instead.
+    row: int32 [t h], source line of each line.
+    col: int32 [t w], source column of each column.
+    seen: bool [t h w], pixels that stay as they are.
+    black: bool [], whether the others are black (the papers' zero padding)
+      rather than taken from their sources.
     known: bool [T H W], latent positions that are condition.
     label: bool [], whether the class is given.
   """
@@ -32,9 +32,8 @@ class Tables(NamedTuple):
   blend: np.ndarray
   row: np.ndarray
   col: np.ndarray
-  fill: np.ndarray
-  box: np.ndarray
-  invert: np.ndarray
+  seen: np.ndarray
+  black: np.ndarray
   known: np.ndarray
   label: np.ndarray
 

@@ -17,12 +17,10 @@ class Task:
     self, video_shape: Sequence[int], latent_shape: Sequence[int]
   ) -> Tables:
     """Tables for clips (t, h, w, …) and latents (T, H, W, …)."""
-    whole = task_tables.identity(video_shape, latent_shape)
-    return whole._replace(
-      row=np.full_like(whole.row, -1),
-      box=np.zeros_like(whole.box),
-      label=np.bool_(True),
+    nothing = task_tables.blacked(
+      video_shape, latent_shape, lambda shape: np.zeros(shape[:3], bool)
     )
+    return nothing._replace(label=np.bool_(True))
 
 
 TINY = dict()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from magvit_jax.tasks import Tables
+from magvit_jax.tasks import Tables, regions
 from magvit_jax.tasks import tables as task_tables
 
 
@@ -33,19 +33,20 @@ class Task:
       ValueError: nothing is given, or no latent frame is left to predict.
     """
     total, latents = video_shape[0], latent_shape[0]
-    given = -(-self.frames * latents // total)
-    if self.frames < 1 or given >= latents:
-      most = (latents - 1) * total // latents
+    most = int(regions.spans(total, latents)[0][-1])
+    if not 1 <= self.frames <= most:
       raise ValueError(
         f"frame_prediction: frames is {self.frames}; a clip of {total} frames "
         f"in {latents} latent frames needs at least 1 and at most {most}"
       )
     whole = task_tables.identity(video_shape, latent_shape)
     frame = np.minimum(whole.frame, self.frames - 1)
-    box, known = whole.box.copy(), whole.known.copy()
-    box[self.frames :] = 0
-    known[:given] = True
-    return whole._replace(frame=frame, box=box, known=known)
+    given = np.arange(total) < self.frames
+    return whole._replace(
+      frame=frame,
+      seen=whole.seen & given[:, None, None],
+      known=regions.touched(given, video_shape, latent_shape),
+    )
 
 
 TINY = dict(frames=1)

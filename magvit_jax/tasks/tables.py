@@ -3,7 +3,7 @@
 All shapes are static, so one program serves every mixture of tasks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from magvit_jax.tasks import Condition, Tables
 from magvit_jax.types import Array
 
 BLACK = -1.0
+
+Region = Callable[[Sequence[int]], np.ndarray]  # of regions.py
 
 
 def identity(video_shape: Sequence[int], latent_shape: Sequence[int]) -> Tables:
@@ -30,11 +32,34 @@ def identity(video_shape: Sequence[int], latent_shape: Sequence[int]) -> Tables:
     blend=np.stack([np.ones(t), np.zeros(t)]).astype(np.float32),
     row=np.tile(np.arange(h, dtype=np.int32), (t, 1)),
     col=np.tile(np.arange(w, dtype=np.int32), (t, 1)),
-    fill=np.float32(BLACK),
-    box=np.tile(np.array([0, 0, h, w], np.int32), (t, 1)),
-    invert=np.bool_(False),
+    seen=np.ones((t, h, w), bool),
+    black=np.bool_(False),
     known=np.zeros(tuple(latent_shape[:3]), bool),
     label=np.bool_(False),
+  )
+
+
+def blacked(
+  video_shape: Sequence[int], latent_shape: Sequence[int], region: Region
+) -> Tables:
+  """A region is seen and known, on both grids; the other pixels are black."""
+  whole = identity(video_shape, latent_shape)
+  return whole._replace(
+    seen=region(video_shape),
+    known=region(latent_shape),
+    black=np.bool_(True),
+  )
+
+
+def edged(
+  video_shape: Sequence[int], latent_shape: Sequence[int], region: Region
+) -> Tables:
+  """A box is seen and known, on both grids; its edges are repeated outwards."""
+  whole = blacked(video_shape, latent_shape, region)
+  return whole._replace(
+    row=_inside(whole.seen.any(axis=2)),
+    col=_inside(whole.seen.any(axis=1)),
+    black=np.bool_(False),
   )
 
 
@@ -82,40 +107,34 @@ def condition(tables: Tables, task: Array, video: Array) -> Condition:
     video: float [b t h w c] in [-1,1].
   """
   own = Tables(*(jnp.asarray(table)[task] for table in tables))
+  return apply(own, video)
+
+
+def apply(own: Tables, video: Array) -> Condition:
+  """The condition clips of tables that have a row for each example.
+
+  Args:
+    own: tables with a leading axis b.
+    video: float [b t h w c] in [-1,1].
+  """
   blend = own.blend.astype(video.dtype)
   filled = sum(
     _along(video, own.frame[:, i], 1) * blend[:, i, :, None, None, None]
     for i in range(2)
   )
-  # Where a line is left out, so that only some of its columns are filled, the
-  # others are its own.
-  row = jnp.where(own.row < 0, np.arange(video.shape[2]), own.row)
-  col = jnp.where(own.col < 0, np.arange(video.shape[3]), own.col)
-  filled = _along(filled, row, 2)
-  filled = _along(filled, col[:, :, None], 3)
-  row, col = own.row[..., :, None] < 0, own.col[..., None, :] < 0
-  # What is left out is a frame around a box, or with `invert` the box itself.
-  invert = own.invert[:, None, None, None]
-  hole = jnp.where(invert, row & col, row | col)[..., None]
-  fill = own.fill.astype(video.dtype)[:, None, None, None, None]
-  return Condition(jnp.where(hole, fill, filled), seen(own, video), own.known)
-
-
-def seen(own: Tables, video: Array) -> Array:
-  """bool [b t h w]: the pixels that tables [b …] leave as they are."""
-  line = np.arange(video.shape[2])[:, None]
-  place = np.arange(video.shape[3])
-  top, left, bottom, right = (own.box[..., i, None, None] for i in range(4))
-  inside = (top <= line) & (line < bottom) & (left <= place) & (place < right)
-  return inside != own.invert[:, None, None, None]
+  filled = _along(filled, own.row, 2)
+  filled = _along(filled, own.col[:, :, None], 3)
+  black = own.black[:, None, None, None, None]
+  filled = jnp.where(black, jnp.asarray(BLACK, video.dtype), filled)
+  # What is seen is taken as it is: a blend would round it.
+  video = jnp.where(own.seen[..., None], video, filled)
+  return Condition(video, own.seen, own.known)
 
 
 def given_frames(tables: Tables) -> int:
   """Frames at the start of a clip that one task gives whole."""
-  t, h, w = tables.frame.shape[1], tables.row.shape[1], tables.col.shape[1]
-  whole = (tables.box == np.array([0, 0, h, w])).all(-1)
-  whole &= not tables.invert
-  return t if whole.all() else int(np.argmin(whole))
+  whole = tables.seen.all(axis=(1, 2))
+  return len(whole) if whole.all() else int(np.argmin(whole))
 
 
 def from_prefix(tables: Tables, stride: int) -> bool:
@@ -143,6 +162,14 @@ def check_causal(name: str, tables: Tables, stride: int) -> None:
     f"the tokenizer puts the first frame into one and {stride} frames into "
     f"each later one; give one of {fits}"
   )
+
+
+def _inside(seen: np.ndarray) -> np.ndarray:
+  """int32 [t n]: the nearest seen place of each, where they lie together."""
+  first = seen.argmax(axis=1)[:, None]
+  last = first + seen.sum(axis=1)[:, None] - 1
+  places = np.arange(seen.shape[1])[None]
+  return np.clip(places, first, last).astype(np.int32)
 
 
 def _along(x: Array, index: Array, axis: int) -> Array:

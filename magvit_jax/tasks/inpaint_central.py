@@ -1,0 +1,27 @@
+"""Central inpainting: all but the middle of every frame is given.
+
+MAGVIT (arXiv:2212.05199): the box h/4..3h/4 x w/4..3w/4 is black; known is all
+but the same box of the latent grid, three quarters of it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from magvit_jax.tasks import Tables, regions
+from magvit_jax.tasks import tables as task_tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """Three quarters of each frame are given, without the label."""
+
+  def tables(
+    self, video_shape: Sequence[int], latent_shape: Sequence[int]
+  ) -> Tables:
+    """Tables for clips (t, h, w, …) and latents (T, H, W, …)."""
+    return task_tables.blacked(
+      video_shape, latent_shape, regions.around_central
+    )
+
+
+TINY = dict()
