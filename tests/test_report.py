@@ -3,6 +3,7 @@
 import html.parser
 import io
 import re
+import types
 
 import ml_collections
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from magvit_jax import loop, report
 from magvit_jax.cli import report as verb
-from magvit_jax.report import curves, page, pictures
+from magvit_jax.report import curves, facts, page, pictures
 
 VOID = ("meta", "img", "br", "path", "rect")
 
@@ -105,6 +106,16 @@ def test_half_a_line_of_metrics(run):
   with (run / "metrics.jsonl").open("a") as file:
     file.write('{"step": 40')
   assert "1 unreadable line" in report.write(run).read_text()
+
+
+def test_utilization_is_told_where_it_is_known():
+  rows = [
+    {"seconds_step": 0.5, "examples_per_second": 16.0, "mfu": share}
+    for share in (0.1, 0.4, 0.42)
+  ]
+  run = types.SimpleNamespace(of=lambda kind: rows)
+  assert "16 examples/s, 40.0 % of the peak FLOPs (MFU)." in facts._speed(run)
+  assert facts._speed(types.SimpleNamespace(of=lambda kind: [])) == ""
 
 
 def test_report_of_what_the_loop_writes(tmp_path, monkeypatch):
