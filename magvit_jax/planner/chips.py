@@ -1,11 +1,12 @@
 """The TPU chips that can be planned for, and topologies of them.
 
-Peak, memory and bandwidths are the published ones (cloud.google.com/tpu/docs;
+Peak and bandwidths are the published ones (cloud.google.com/tpu/docs;
 torus links and DCN from "How to Scale Your Model", part 2). The clock turns
 the compiler's cycles into seconds: it is the published peak divided by the
 FLOPs of a cycle, and big matrix products that were compiled for each chip come
 to 0.70 to 0.93 of the peak with it, big elementwise ones to 0.72 to 0.81 of the
-memory bandwidth.
+memory bandwidth. The memory is what libtpu 0.0.42 calls available when it
+refuses a program.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ class Chip:
   Attributes:
     peak: bfloat16 FLOP/s.
     clock: cycles per second of the tensor core.
-    hbm: bytes of memory.
+    hbm: bytes of memory that a program may use.
     hbm_bandwidth: bytes/s.
     link: bytes/s in one direction of one torus link.
     dcn: bytes/s between slices.
@@ -38,7 +39,7 @@ class Chip:
 
   peak: float
   clock: float
-  hbm: int
+  hbm: float
   hbm_bandwidth: float
   link: float
   dcn: float
@@ -55,14 +56,16 @@ class Chip:
 CHIPS = {
   # Without megacore a v4 core would be a device, which JAX has on no pod.
   "v4": Chip(
-    *(275e12, 1.05e9, 32 * GIB, 1.228e12, 45e9, 6.25e9, 3),
+    *(275e12, 1.05e9, 30.75 * GIB, 1.228e12, 45e9, 6.25e9, 3),
     options=(("chip_config_name", "megacore"),),
   ),
-  "v5e": Chip(197e12, 1.5e9, 16 * GIB, 8.19e11, 45e9, 3.125e9, 2),
-  "v5p": Chip(459e12, 1.75e9, 95 * GIB, 2.765e12, 90e9, 6.25e9, 3),
-  "v6e": Chip(918e12, 1.75e9, 32 * GIB, 1.64e12, 90e9, 12.5e9, 2),
+  "v5e": Chip(197e12, 1.5e9, 15.75 * GIB, 8.19e11, 45e9, 3.125e9, 2),
+  "v5p": Chip(459e12, 1.75e9, 95.74 * GIB, 2.765e12, 90e9, 6.25e9, 3),
+  "v6e": Chip(918e12, 1.75e9, 31.25 * GIB, 1.64e12, 90e9, 12.5e9, 2),
   # Links and DCN of a chip are shared by its two devices.
-  "tpu7x": Chip(1153.5e12, 2.2e9, 96 * GIB, 3.69e12, 50e9, 6.25e9, 3, cores=2),
+  "tpu7x": Chip(
+    1153.5e12, 2.2e9, 94.75 * GIB, 3.69e12, 50e9, 6.25e9, 3, cores=2
+  ),
 }
 EXAMPLES = "v4:2x2x4, v5e:4x4, v5e:16x16, v5p:2x2x4, v6e:4x4, tpu7x:2x2x4"
 

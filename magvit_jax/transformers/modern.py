@@ -15,10 +15,13 @@ from magvit_jax.nn.norm import RMSNorm
 from magvit_jax.types import Array, Key
 
 # What the backward pass keeps of a layer: all of it, the products of matrices
-# with weights, or the input only.
+# with weights and what attention gives, or the input only.
 REMAT = {
   "none": None,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(attention.NAME),
+  ),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 

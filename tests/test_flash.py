@@ -1,0 +1,88 @@
+"""The kernels of nn/flash.py against plain attention, without a TPU."""
+
+import functools
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from magvit_jax import sharding
+from magvit_jax.nn import attention, flash
+
+
+def plain(q, k, v):
+  return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+
+
+def both(function, *args):
+  """Results and gradients, of one output that weighs all rows."""
+  out, back = jax.vjp(function, *args[:3])
+  return out, *back(args[3])
+
+
+@pytest.mark.parametrize(
+  "n, heads, d, dtype, tolerance",
+  [
+    (130, 4, 64, jnp.float32, 2e-6),  # padding, two heads beside each other
+    (256, 1, 128, jnp.float32, 2e-6),
+    (130, 4, 32, jnp.bfloat16, 3e-2),
+  ],
+)
+def test_values_and_gradients_are_those_of_plain_attention(
+  n, heads, d, dtype, tolerance, monkeypatch
+):
+  # Two blocks of queries where there are 256 rows, so that sums go on.
+  monkeypatch.setattr(flash, "AREA", 128 * 256)
+  keys = jax.random.split(jax.random.key(0), 4)
+  args = [jax.random.normal(k, (2, n, heads, d), dtype) for k in keys]
+  kernel = functools.partial(flash.attend, interpret=True)
+  got = jax.jit(functools.partial(both, kernel))(*args)
+  want = jax.jit(functools.partial(both, plain))(*args)
+  for ours, theirs in zip(got, want, strict=True):
+    assert ours.dtype == dtype
+    np.testing.assert_allclose(
+      np.asarray(ours, np.float32),
+      np.asarray(theirs, np.float32),
+      atol=tolerance,
+    )
+
+
+def test_a_block_of_queries_divides_the_rows_and_keeps_its_area():
+  for rows in range(128, 4097, 128):
+    size = flash._rows_of_a_block(rows)
+    assert rows % size == 0 and size * rows <= flash.AREA
+
+
+@pytest.mark.parametrize(
+  "n, m, heads, d, fits",
+  [
+    (1026, 1026, 16, 64, True),
+    (4096, 4096, 2, 128, True),
+    (4097, 4097, 2, 128, False),  # a row of logits is too long
+    (64, 32, 2, 64, False),  # not self-attention
+    (64, 64, 1, 64, False),  # half of the lanes
+    (64, 64, 4, 48, False),  # heads that would straddle the lanes
+  ],
+)
+def test_what_the_kernels_take(n, m, heads, d, fits):
+  assert flash.fits(n, m, heads, d) == fits
+
+
+def test_kernels_run_on_a_tpu_under_a_mesh_only():
+  q = jax.ShapeDtypeStruct((2, 16, 2, 64), jnp.float32)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+
+  def traced(platform, inside):
+    def apply(q):
+      if not inside:
+        return attention.attend(q, q, q)
+      with sharding.computing(mesh):
+        return attention.attend(q, q, q)
+
+    with mock.patch.object(jax, "default_backend", lambda: platform):
+      return "pallas_call" in str(jax.make_jaxpr(apply)(q))
+
+  assert traced("tpu", inside=True)
+  assert not traced("cpu", inside=True) and not traced("tpu", inside=False)
