@@ -58,7 +58,9 @@ def load_tokenizer(
     )
   module = tokenizers.build_tokenizer(stage)
   st, sh, sw = module.strides
-  video = jax.ShapeDtypeStruct((1, 1 + st, sh, sw, 3), jnp.float32)
+  video = jax.ShapeDtypeStruct(
+    (1, st + module.backbone.causal, sh, sw, 3), jnp.float32
+  )
   abstract = jax.eval_shape(module.init, jax.random.key(0), video)["params"]
   params = checkpoint.load_params(folder, abstract, item="ema", step=step)
   return Codec(module, params, tile=tile, overlap=overlap)

@@ -14,8 +14,9 @@ SIZES = (5, 7)
 UNKNOWN = (0, 1, 2, 9, 16)  # per example, of 16 positions
 
 
-def logits_of(ids):
+def logits_of(ids, guidance=0.0):
   """Logits that depend on the visible ids, MASK included."""
+  del guidance
   rng = np.random.default_rng(0)
   total = jnp.sum(ids, axis=(1, 2), keepdims=True)
   out = []
@@ -30,7 +31,10 @@ def start(key=0):
   fixed = rng.integers(0, 5, (len(UNKNOWN), 16, 2)).astype(np.int32)
   order = rng.permuted(np.tile(np.arange(16), (len(UNKNOWN), 1)), axis=1)
   unknown = order < np.asarray(UNKNOWN)[:, None]
-  given = np.broadcast_to(np.asarray(SIZES, np.int32), fixed.shape)
+  # As under COMMIT: some positions hold a hint, the others MASK.
+  hinted = rng.random((len(UNKNOWN), 16, 1)) < 0.5
+  hint = rng.integers(0, 5, fixed.shape)
+  given = np.where(hinted, hint, SIZES).astype(np.int32)
   return maskgit.Start(given, fixed, unknown)
 
 
@@ -110,7 +114,8 @@ def test_marginals_of_independent_positions(heat, biased):
   )
   method = MaskGIT(steps=8, choice_temperature=heat)
 
-  def oracle(ids):
+  def oracle(ids, guidance):
+    del guidance
     return (jnp.broadcast_to(jnp.log(PROBS), (*ids.shape[:2], 4)),)
 
   ids, _ = jax.jit(lambda k: maskgit.decode(method, oracle, begin, k))(
@@ -134,6 +139,31 @@ def test_noise_on_the_choice_ends_with_the_last_steps():
     for k in (0, 1)
   ]
   assert (orders[0] != orders[1]).any()
+
+
+def test_each_step_has_the_guidance_of_its_place():
+  """One position of two ids, whose logits are the guidance of the step."""
+  begin = maskgit.Start(
+    given=jnp.full((1, 8, 1), 2),
+    fixed=jnp.zeros((1, 8, 1), jnp.int32),
+    unknown=jnp.ones((1, 8), bool),
+  )
+
+  def tell(ids, guidance):
+    # Id 1 is certain where the guidance is above 5, id 0 where it is below.
+    sure = 100 * (guidance - 5.0) * jnp.asarray([-1.0, 1.0])
+    return (jnp.broadcast_to(sure, (*ids.shape[:2], 2)),)
+
+  def ids_of(power):
+    method = MaskGIT(
+      steps=4, guidance=9.0, guidance_power=power, choice_temperature=0.0
+    )
+    _, trace = maskgit.decode(method, tell, begin, jax.random.key(0))
+    return trace.ids[:, 0, 0, 0]  # of equal ones the first is decided last
+
+  assert ids_of(0.0).tolist() == [1, 1, 1, 1]
+  assert ids_of(1.0).tolist() == [0, 0, 1, 1]
+  assert ids_of(4.0).tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("jitted", [False, True])
@@ -180,6 +210,7 @@ def test_log_prob_sums_over_factors_and_guidance_extrapolates():
     (dict(top_p=0.0), r"lie in \(0, 1\]"),
     (dict(top_k=-1), "at least 1"),
     (dict(guidance=-1.0), "guidance is -1.0"),
+    (dict(guidance_power=-1.0), "guidance_power is -1.0"),
     (dict(choice_temperature=float("nan")), "choice_temperature is nan"),
   ],
 )

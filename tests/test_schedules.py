@@ -51,6 +51,14 @@ def test_rows_are_those_of_a_clip_with_as_many_unknowns():
     np.testing.assert_array_equal(table[n], schedules.counts("exp", n, 6))
 
 
+def test_guidance_rises_to_one_and_is_constant_without_power():
+  np.testing.assert_array_equal(schedules.guidance_ramp(0.0, 5), np.ones(5))
+  ramp = schedules.guidance_ramp(4.0, 4)
+  want = (1 - np.cos(np.pi * np.array([1, 16, 81, 256]) / 256)) / 2
+  np.testing.assert_allclose(ramp, want, rtol=1e-4)
+  assert ramp.dtype == np.float32 and ramp[-1] == 1
+
+
 @names
 def test_gamma_falls_from_one_within_its_bounds(name):
   r = np.linspace(0, 1, 33, dtype=np.float32)

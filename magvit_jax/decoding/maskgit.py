@@ -27,6 +27,8 @@ class MaskGIT:
       steps; 0 always keeps the most probable.
     temperature: of the ids that are sampled.
     guidance: s of l + s (l - l without the label); 0 runs no second half.
+    guidance_power: how late guidance rises to s; 0 has it at every step. See
+      schedules.guidance_ramp.
     top_k: ids sampled from, per factor; 0 is all.
     top_p: probability mass sampled from, per factor; 1 is all.
   """
@@ -36,13 +38,14 @@ class MaskGIT:
   choice_temperature: float = 4.5
   temperature: float = 1.0
   guidance: float = 0.0
+  guidance_power: float = 0.0
   top_k: int = 0
   top_p: float = 1.0
 
   def __post_init__(self):
     if self.steps < 1:
       raise ValueError(f"steps is {self.steps}; it must be at least 1")
-    for name in ("choice_temperature", "guidance"):
+    for name in ("choice_temperature", "guidance", "guidance_power"):
       value = getattr(self, name)
       if not value >= 0:
         raise ValueError(f"{name} is {value}; it must be 0 (off) or more")
@@ -79,7 +82,7 @@ class Trace(NamedTuple):
 
 def decode(
   method: MaskGIT,
-  predict: Callable[[Array], Sequence[Array]],
+  predict: Callable[[Array, Array], Sequence[Array]],
   start: Start,
   key: Key,
 ) -> tuple[Array, Trace]:
@@ -90,7 +93,8 @@ def decode(
 
   Args:
     method: how to decode.
-    predict: ids int32 [b n f] -> float32 logits [b n size] per factor.
+    predict: ids int32 [b n f] and the guidance of the step, float32 [] ->
+      float32 logits [b n size] per factor.
     start: where to start.
     key: drawn from for ids and for the noise on the choice.
 
@@ -106,10 +110,10 @@ def decode(
 
   def step(state, xs):
     ids, unknown = state
-    number, own, count = xs
+    number, own, count, guidance = xs
     pick, noise = jax.random.split(own)
     visible = jnp.where(unknown[..., None], start.given, ids)
-    logits = predict(visible)
+    logits = predict(visible, guidance)
     sampled = sampling.draw(pick, logits, chain)
     heat = method.choice_temperature * (1 - (number + 1) / method.steps)
     sure = sampling.log_prob(logits, sampled)
@@ -122,6 +126,8 @@ def decode(
     jnp.arange(method.steps),
     jax.random.split(key, method.steps),
     counts.T,
+    method.guidance
+    * schedules.guidance_ramp(method.guidance_power, method.steps),
   )
   (ids, _), trace = jax.lax.scan(step, (start.fixed, start.unknown), xs)
   return ids, trace

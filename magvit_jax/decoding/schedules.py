@@ -1,4 +1,5 @@
-"""Mask schedules of MaskGIT and MAGVIT: the share of tokens that is masked.
+"""What changes over the steps of decoding: the share of tokens that is masked,
+by the schedules of MaskGIT and MAGVIT, and the strength of guidance.
 
 gamma(r, n) falls from 1 at r = 0 (exp: from 1 - 1/n) to about 0 at r = 1; n is
 the number of tokens that can be masked (exp and log depend on it). Training
@@ -106,6 +107,16 @@ def count_table(name: str, n_max: int, steps: int) -> np.ndarray:
     table[:, step - 1] = left
   table.setflags(write=False)
   return table
+
+
+def guidance_ramp(power: float, steps: int) -> np.ndarray:
+  """The share of the guidance at each step, float32 [steps], at last 1.
+
+  (1 - cos(pi r^power)) / 2 at r = (step + 1) / steps: the power-cosine of MDT
+  (arXiv 2303.14389), which MAGVIT-v2 takes over. Power 0 is 1 at every step.
+  """
+  r = (np.arange(steps) + 1) / steps
+  return ((1 - np.cos(np.pi * r**power)) / 2).astype(np.float32)
 
 
 def _bits(n, xp):

@@ -5,15 +5,25 @@ them; decoding/maskgit.py samples with it. How a condition enters is chosen by
 `condition`, for training and sampling alike:
 
   'hard'    known positions hold the condition's ids and are never masked.
-            Loss on the masked positions.
   'commit'  MAGVIT's COMMIT: known positions are masked like all others, but a
             masked one holds the condition's id instead of MASK, so that the
-            condition is a hint to be refined. Loss on all positions.
+            condition is a hint to be refined.
+  'prefix'  MAGVIT's ablation: the condition's ids stand in front, MASK where
+            nothing is known, in a sequence of twice the length; the clip
+            itself has no condition.
+
+Of the positions that may be masked, `loss` says which count, each once, by what
+the transformer has to do there:
+
+  'mask'    masked, and not condition: to be predicted;
+  'refine'  masked, and condition: to be made the clip's own;
+  'recons'  not masked: to be given back.
 
 Each example has its own ratio and its own mask (the official code shares both
 over the batch of a device). A position has one mask for all its factors.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +37,13 @@ from magvit_jax.generators import Generator
 from magvit_jax.tasks import TokenCondition
 from magvit_jax.types import Array, Key, Metrics, PyTree
 
-CONDITIONS = ("hard", "commit")
+CONDITIONS = ("hard", "commit", "prefix")
+LOSSES = {
+  "mask": ("mask",),
+  "mask+refine": ("mask", "refine"),
+  "mask+recons": ("mask", "recons"),
+  "all": ("mask", "refine", "recons"),
+}
 
 
 def make(
@@ -38,6 +54,7 @@ def make(
   tasks: int,
   transformer: Mapping[str, Any],
   condition: str,
+  loss: str = "auto",
   label_dropout: float = 0.1,
   schedule: str = "cosine",
   smoothing: float = 0.0,
@@ -51,7 +68,9 @@ def make(
     classes: number of classes; label `classes` means 'not given'.
     tasks: number of tasks.
     transformer: config of a transformers/ component.
-    condition: 'hard' or 'commit'; see the module.
+    condition: 'hard', 'commit' or 'prefix'; see the module.
+    loss: where the loss is: a key of LOSSES; 'auto' is 'mask' under 'hard' and
+      'all' otherwise, as published.
     label_dropout: share of labels that training takes away, for guidance.
     schedule: of the ratios drawn in training and in `score`.
     smoothing: share of the target spread over all ids of a factor.
@@ -62,6 +81,9 @@ def make(
     ValueError: an argument that does not exist or does not fit.
   """
   _check(sizes, grid, classes, tasks, condition)
+  if loss == "auto":
+    loss = "mask" if condition == "hard" else "all"
+  _choice("loss", loss, LOSSES)
   schedules.check(schedule)
   for name, share in dict(
     label_dropout=label_dropout, smoothing=smoothing
@@ -75,8 +97,10 @@ def make(
     tasks=tasks,
     dtype=tokenizers.compute_dtype(dtype),
   )
-  own = _Masked(model, grid, condition, label_dropout, schedule, smoothing)
-  return Generator(own.init, own.loss, own.sample, own.score)
+  own = _Masked(
+    model, grid, condition, loss, label_dropout, schedule, smoothing
+  )
+  return Generator(own.init, own.loss, own.sample, own.trace, own.score)
 
 
 def draw_mask(
@@ -122,6 +146,16 @@ def visible(
   return jnp.where(masked, hidden, ids)
 
 
+def counted(loss: str, masked: Array, known: Array, maskable: Array) -> Array:
+  """Where the loss is, all bool [b T H W]; `loss` is a key of LOSSES."""
+  parts = {
+    "mask": masked & ~known,
+    "refine": masked & known,
+    "recons": maskable & ~masked,
+  }
+  return functools.reduce(jnp.logical_or, (parts[p] for p in LOSSES[loss]))
+
+
 def cross_entropy(logits: tuple[Array, ...], ids: Array) -> Array:
   """-log p of ids [… f] in nats, summed over factors -> float32 [...]."""
   return -sampling.log_prob(logits, ids)
@@ -137,17 +171,20 @@ def spread(logits: tuple[Array, ...]) -> Array:
 class _Masked:
   """The functions of a Generator, closed over what does not change."""
 
-  def __init__(self, model, grid, condition, dropout, schedule, smoothing):
+  def __init__(
+    self, model, grid, condition, loss, dropout, schedule, smoothing
+  ):
     self.model: transformers.TokenModel = model
     self.grid = tuple(grid)
-    self.hard = condition == "hard"
-    self.dropout, self.schedule = dropout, schedule
+    self.hard, self.prefix = condition == "hard", condition == "prefix"
+    self.where, self.dropout, self.schedule = loss, dropout, schedule
     self.smoothing = smoothing
 
   def init(self, key: Key, ids: Array, cond: TokenCondition) -> PyTree:
     """Fresh parameters."""
     self._check_ids(ids, "ids")
-    return self.model.init(key, ids, cond.label, cond.task)["params"]
+    shown = self._shown(ids, cond)
+    return self.model.init(key, shown, cond.label, cond.task)["params"]
 
   def loss(
     self, params: PyTree, ids: Array, cond: TokenCondition, key: Key
@@ -163,7 +200,8 @@ class _Masked:
     logits, masked = self._forward(
       params, ids, cond._replace(label=label), mask, net
     )
-    carries = masked if self.hard else jnp.ones_like(masked)
+    known = self._inside(cond)
+    carries = counted(self.where, masked, known, self._maskable(known))
     nats = cross_entropy(logits, ids)
     smoothed = nats
     if self.smoothing:
@@ -193,53 +231,85 @@ class _Masked:
     self, params: PyTree, cond: TokenCondition, key: Key, method: MaskGIT
   ) -> Array:
     """Ids int32 [b T H W f] of the condition, without MASK."""
+    return self._decode(params, cond, key, method)[0]
+
+  def trace(
+    self, params: PyTree, cond: TokenCondition, key: Key, method: MaskGIT
+  ) -> maskgit.Trace:
+    """Ids int32 [steps b T H W f] and what was masked again after a step."""
+    return self._decode(params, cond, key, method)[1]
+
+  def _decode(self, params, cond, key, method):
+    """(ids, Trace) with positions as grids."""
     self._check_ids(cond.ids, "cond.ids")
-    b, *_, f = cond.ids.shape
-    known = cond.known.reshape(b, -1)
-    given = cond.ids.reshape(b, -1, f)
+    known = self._inside(cond)
     start = maskgit.Start(
-      given=jnp.where(known[..., None], given, self._mask_ids()),
-      fixed=given,
-      unknown=~known if self.hard else jnp.ones_like(known),
+      given=self._hint(cond, known),
+      fixed=cond.ids,
+      unknown=self._maskable(known),
     )
-    predict = self._predictor(params, cond, method.guidance)
-    ids, _ = maskgit.decode(method, predict, start, key)
-    return ids.reshape(cond.ids.shape)
+    flat = jax.tree.map(lambda x: x.reshape(len(x), -1, *x.shape[4:]), start)
+    ids, trace = maskgit.decode(
+      method, self._predictor(params, cond, method.guidance > 0), flat, key
+    )
+    steps = jax.tree.map(
+      lambda x: x.reshape(*x.shape[:2], *self.grid, *x.shape[3:]), trace
+    )
+    return ids.reshape(cond.ids.shape), steps
 
   def _forward(self, params, ids, cond, mask_key, net_key):
     """Masks, predicts; logits and the mask bool [b T H W]."""
     self._check_ids(ids, "ids")
-    known = cond.known.reshape(len(ids), -1)
-    candidates = ~known if self.hard else jnp.ones_like(known)
-    masked, _ = draw_mask(mask_key, candidates, self.schedule)
-    masked = masked.reshape(cond.known.shape)
-    seen = visible(ids, cond, masked, self._mask_ids(), self.hard)
+    known = self._inside(cond)
+    maskable = self._maskable(known).reshape(len(ids), -1)
+    masked, _ = draw_mask(mask_key, maskable, self.schedule)
+    masked = masked.reshape(known.shape)
+    inside = cond._replace(known=known)
+    seen = visible(ids, inside, masked, self._mask_ids(), self.hard)
+    return self._apply(params, seen, cond, net_key), masked
+
+  def _apply(self, params, seen, cond, key=None):
+    """Logits [b T H W size] per factor of what is seen of a clip."""
+    shown = self._shown(seen, cond)
     logits = self.model.apply(
-      {"params": params}, seen, cond.label, cond.task, key=net_key
+      {"params": params}, shown, cond.label, cond.task, key=key
     )
-    return logits, masked
+    return tuple(x[:, -self.grid[0] :] for x in logits)
 
-  def _predictor(self, params, cond, guidance):
-    """ids [b n f] -> logits [b n size] per factor, guided if asked for."""
+  def _shown(self, seen, cond):
+    """The whole sequence: under 'prefix' the condition goes before the clip."""
+    if not self.prefix:
+      return seen
+    return jnp.concatenate([self._hint(cond, cond.known), seen], axis=1)
 
-    def apply(ids, label, task):
-      grid = ids.reshape(len(ids), *self.grid, ids.shape[-1])
-      logits = self.model.apply({"params": params}, grid, label, task)
+  def _hint(self, cond, known):
+    """The condition's ids where known, MASK elsewhere."""
+    return jnp.where(known[..., None], cond.ids, self._mask_ids())
+
+  def _inside(self, cond):
+    """Positions of the clip that hold a condition."""
+    return jnp.zeros_like(cond.known) if self.prefix else cond.known
+
+  def _maskable(self, known):
+    return ~known if self.hard else jnp.ones_like(known)
+
+  def _predictor(self, params, cond, guided):
+    """(ids [b n f], guidance) -> logits [b n size] per factor."""
+    b = len(cond.label)
+    free = cond._replace(label=jnp.full_like(cond.label, self.model.classes))
+    both = jax.tree.map(lambda *x: jnp.concatenate(x), cond, free)
+
+    def apply(ids, cond):
+      grids = ids.reshape(-1, *self.grid, ids.shape[-1])
+      logits = self._apply(params, grids, cond)
       return tuple(x.reshape(len(ids), -1, x.shape[-1]) for x in logits)
 
-    def guided(ids):
-      free = jnp.full_like(cond.label, self.model.classes)
-      logits = apply(
-        jnp.concatenate([ids, ids]),
-        jnp.concatenate([cond.label, free]),
-        jnp.concatenate([cond.task, cond.task]),
-      )
-      halves = [jnp.split(x, 2) for x in logits]
-      return sampling.guide(*zip(*halves, strict=True), guidance)
+    def guide(ids, guidance):
+      logits = apply(jnp.concatenate([ids, ids]), both)
+      own, without = [x[:b] for x in logits], [x[b:] for x in logits]
+      return sampling.guide(own, without, guidance)
 
-    if guidance:
-      return guided
-    return lambda ids: apply(ids, cond.label, cond.task)
+    return guide if guided else lambda ids, _: apply(ids, cond)
 
   def _mask_ids(self) -> Array:
     return jnp.asarray(self.model.sizes, jnp.int32)
@@ -275,11 +345,14 @@ def _check(sizes, grid, classes, tasks, condition) -> None:
       f"masked: classes is {classes} and tasks {tasks}; there are 0 or more "
       "classes and at least 1 task"
     )
-  if condition not in CONDITIONS:
+  _choice("condition", condition, CONDITIONS)
+
+
+def _choice(name, value, known) -> None:
+  if value not in known:
     raise ValueError(
-      f"masked: condition is {condition!r}"
-      f"{registry.suggest(condition, CONDITIONS)}; it is one of "
-      f"{', '.join(CONDITIONS)}"
+      f"masked: {name} is {value!r}{registry.suggest(value, known)}; it is one "
+      f"of {', '.join(known)}"
     )
 
 

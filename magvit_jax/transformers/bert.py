@@ -115,14 +115,14 @@ class Model(nn.Module):
 
   def _embed(self, ids: Array) -> Array:
     """int32 ids [… f], with MASK as the id after the last -> [… d]."""
-    total = 0
+    rows = []
     for i, (first, size) in enumerate(
       zip(self.words.codes, self.sizes, strict=True)
     ):
       own = ids[..., i]
       code = self._word(first, own, size)
-      total += self._rows(jnp.where(own == size, self.words.mask, code))
-    return total
+      rows.append(self._rows(jnp.where(own == size, self.words.mask, code)))
+    return sum(rows)
 
   def _word(self, first: int, index: Array, count: int) -> Array:
     """first + index; beyond the vocabulary if it is not one of `count`."""
