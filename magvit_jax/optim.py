@@ -14,6 +14,10 @@ from magvit_jax import registry
 from magvit_jax import tree as trees
 from magvit_jax.types import Array, PyTree
 
+# Leaves that are not decayed even where stacked layers make them matrices, and
+# the tables of transformers/bert.py: BERT's recipe decays kernels only.
+UNDECAYED = ("bias", "scale", "embedding", "position")
+
 Schedule = Callable[[Array], Array]  # int32 number of updates -> learning rate
 
 
@@ -94,7 +98,8 @@ def make(
     b2: decay of the second moment.
     eps: added to the root of the second moment.
     weight_decay: share of each matrix (ndim > 1) removed per unit of learning
-      rate; biases and scales are not decayed.
+      rate; leaves named in UNDECAYED, such as biases and scales, are not
+      decayed.
     clip: largest global norm of the gradient; 0 does not clip.
 
   Raises:
@@ -145,4 +150,8 @@ def _labels(params: PyTree) -> PyTree:
 
 
 def _matrices(params: PyTree) -> PyTree:
-  return jax.tree.map(lambda p: p.ndim > 1, params)
+  def decayed(path, p):
+    leaf = trees.path_name(path).rsplit("/", 1)[-1]
+    return p.ndim > 1 and leaf not in UNDECAYED
+
+  return jax.tree_util.tree_map_with_path(decayed, params)

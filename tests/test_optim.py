@@ -42,9 +42,13 @@ def test_buffers_do_not_count_in_the_clipped_norm():
 
 def test_decay_takes_matrices_only():
   tx = optim.make(10, lr=0.1, schedule="constant", weight_decay=0.5)
-  new, _ = _update(tx, jax.tree.map(jnp.zeros_like, PARAMS))
+  # Layers that are scanned hold their biases and scales as matrices.
+  layers = {"bias": jnp.ones((2, 3)), "scale": jnp.ones((2, 3))}
+  params = {**PARAMS, "layers": layers}
+  new, _ = _update(tx, jax.tree.map(jnp.zeros_like, params), params)
   np.testing.assert_allclose(new["kernel"], 1.0 - 0.1 * 0.5, rtol=1e-6)
-  np.testing.assert_array_equal(new["bias"], 1.0)
+  for kept in (new["bias"], *new["layers"].values()):
+    np.testing.assert_array_equal(kept, 1.0)
 
 
 def test_clip_bounds_what_reaches_the_moments():
