@@ -1,4 +1,4 @@
-"""Contract of generators, and the two condition rules of `masked`."""
+"""Contract of generators; conditions and losses of `masked`."""
 
 import functools
 import importlib
@@ -10,18 +10,21 @@ import optax
 import pytest
 
 from magvit_jax import registry
+from magvit_jax.decoding import schedules
 from magvit_jax.decoding.maskgit import MaskGIT
 from magvit_jax.generators import masked
 from magvit_jax.tasks import TokenCondition
+from magvit_jax.transformers import bert, modern
 
 SIZES, GRID, CLASSES, BATCH = (5, 7), (3, 2, 2), 3, 8
-CONDITIONS = ("hard", "commit")
+# The ablation runs over the other transformer: both are covered by one more.
+NETS = {"prefix": {"name": "bert", **bert.TINY}}
 METHOD = MaskGIT(steps=4)
 GUIDED = MaskGIT(steps=4, guidance=1.0)
-cases = pytest.mark.parametrize("condition", CONDITIONS)
+cases = pytest.mark.parametrize("condition", ["hard", "commit"])
 contract = pytest.mark.parametrize(
   "name,condition",
-  [(n, c) for n in registry.names("generators") for c in CONDITIONS],
+  [(n, c) for n in registry.names("generators") for c in masked.CONDITIONS],
 )
 
 
@@ -59,6 +62,7 @@ class Built:
 def build(name, condition, **extra):
   module = importlib.import_module(f"magvit_jax.generators.{name}")
   args = {**module.TINY, "name": name, "condition": condition, **extra}
+  args["transformer"] = NETS.get(condition, args["transformer"])
   return registry.build("generators", args)
 
 
@@ -160,10 +164,10 @@ def test_what_the_transformer_sees_is_the_rule_written_out(condition):
   np.testing.assert_array_equal(got, want)
 
 
-@cases
-def test_where_the_loss_looks(condition):
-  """The condition counts where known; the clip there only under COMMIT."""
-  own = built("masked", condition)
+@contract
+def test_where_the_loss_looks(name, condition):
+  """The condition counts where known; the clip there except under 'hard'."""
+  own = built(name, condition)
   ids, cond = clip()
   loss = own.loss(ids, cond)
   known = cond.known[..., None]
@@ -194,7 +198,7 @@ def test_task_and_label_are_looked_at(name, condition):
 
 
 @cases
-def test_commit_has_loss_everywhere_and_hard_where_masked(condition):
+def test_by_default_commit_has_loss_everywhere_and_hard_where_masked(condition):
   """With all weights zero but a bias, logits are known and equal everywhere."""
   own = built("masked", condition)
   ids, cond = clip()
@@ -206,6 +210,70 @@ def test_commit_has_loss_everywhere_and_hard_where_masked(condition):
   everywhere = abs(loss - nats.mean()) < 1e-5
   assert everywhere == (condition == "commit")
   assert 0.1 < metrics["masked"] < 0.9
+
+
+@cases
+def test_each_part_of_the_loss_is_where_it_says(condition):
+  """Losses of logits that are known everywhere, written out by mask."""
+  own = built("masked", condition)
+  ids, cond = clip()
+  params = jax.tree.map(np.zeros_like, own.params)
+  bias = np.random.default_rng(0).normal(size=5).astype(np.float32)
+  params["tokens"]["bias_0"] = bias
+  key = jax.random.key(3)
+  made = [build("masked", condition, loss=loss).loss for loss in masked.LOSSES]
+  got = jax.jit(lambda p: [loss(p, ids, cond, key)[0] for loss in made])(params)
+  maskable = ~cond.known if condition == "hard" else np.ones_like(cond.known)
+  mask, _ = masked.draw_mask(
+    jax.random.split(key, 3)[0], maskable.reshape(BATCH, -1), "cosine"
+  )
+  mask = np.asarray(mask).reshape(maskable.shape)
+  where = dict(
+    mask=mask & ~cond.known,
+    refine=mask & cond.known,
+    recons=maskable & ~mask,
+  )
+  nats = np.log(np.exp(bias).sum()) - bias[ids[..., 0]] + np.log(7)
+  for (loss, parts), value in zip(masked.LOSSES.items(), got, strict=True):
+    on = sum(where[part].astype(int) for part in parts)
+    assert on.max() == 1
+    rows = [nats[i][on[i] > 0].mean() for i in range(BATCH) if on[i].any()]
+    np.testing.assert_allclose(value, np.mean(rows), rtol=1e-5, err_msg=loss)
+  assert (got[0] == got[1]) == (condition == "hard")  # nothing to refine
+
+
+def test_a_trace_ends_with_the_sample_and_follows_the_table():
+  """Under COMMIT all positions are decoded, whatever is known."""
+  own = built("masked", "commit")
+  _, cond = clip()
+  trace = jax.jit(own.gen.trace, static_argnums=3)
+  steps = trace(own.params, cond, jax.random.key(0), METHOD)
+  ids = own.sample(own.params, cond, jax.random.key(0), METHOD)
+  assert steps.ids.shape == (METHOD.steps, *ids.shape)
+  np.testing.assert_array_equal(steps.ids[-1], ids)
+  counts = np.tile(schedules.counts("cosine", 12, METHOD.steps), (BATCH, 1))
+  np.testing.assert_array_equal(steps.unknown.sum((2, 3, 4)).T, counts)
+
+
+@pytest.mark.parametrize("sizes", [(1024,), (512, 512), (64, 4096), (8, 8, 4)])
+@pytest.mark.parametrize("net", ["modern", "bert"])
+def test_any_split_into_factors_fits_either_transformer(sizes, net):
+  tiny = {"modern": modern.TINY, "bert": bert.TINY}[net]
+  gen = masked.make(
+    **{**masked.TINY, "sizes": sizes, "transformer": {"name": net, **tiny}}
+  )
+  shape = (BATCH, *GRID, len(sizes))
+  ids = jax.ShapeDtypeStruct(shape, np.int32)
+  _, cond = clip()
+  cond = cond._replace(ids=ids)
+  key = jax.random.key(0)
+  params = jax.eval_shape(gen.init, key, ids, cond)
+  loss, _ = jax.eval_shape(gen.loss, params, ids, cond, key)
+  assert loss.shape == ()
+  out = jax.eval_shape(
+    lambda p, c, k: gen.sample(p, c, k, GUIDED), params, cond, key
+  )
+  assert out.shape == shape and out.dtype == np.int32
 
 
 def test_commit_may_refine_what_is_known():
@@ -292,7 +360,8 @@ def test_a_few_hundred_updates_teach_labels_tasks_and_conditions():
     (dict(sizes=()), "choose a discrete quantizer"),
     (dict(grid=(2, 2)), r"grid is \(2, 2\)"),
     (dict(tasks=0), "at least 1 task"),
-    (dict(condition="soft"), "one of hard, commit"),
+    (dict(condition="soft"), "one of hard, commit, prefix"),
+    (dict(loss="refine"), "loss is 'refine'.*one of mask, mask.refine"),
     (dict(schedule="linear"), "schedule is 'linear'"),
     (dict(label_dropout=1.0), "label_dropout is 1.0"),
   ],
