@@ -262,7 +262,8 @@ class Picked:
 
   def __init__(self, source: Any, indices: Sequence[int]):
     self.source, self.indices = source, tuple(indices)
-    for name in ("files", "labels", "shape", "ids_shape", "on_corrupt"):
+    names = ("files", "labels", "shape", "ids_shape", "conditions")
+    for name in (*names, "on_corrupt"):
       if hasattr(source, name):
         setattr(self, name, getattr(source, name))
 

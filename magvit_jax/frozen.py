@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from magvit_jax import api, checkpoint, registry, tokenizers, workdir
+from magvit_jax.stages import token_net
 from magvit_jax.types import PyTree
 
 PARTS = ("backbone", "quantizer", "dtype")
@@ -83,7 +84,10 @@ def describe(cfg: Any, source: Any) -> ml_collections.ConfigDict:
         f"the {name} of the clips are {facts[name]}, but this run was trained "
         f"with {value}; give it the same data, or choose another --workdir"
       )
-  _check_records(plain["tokenizer"], source)
+  if hasattr(source, "ids_shape"):
+    module = tokenizers.build_tokenizer(plain["tokenizer"])
+    _check_records(plain["tokenizer"], module, source)
+    _check_tasks(plain["stage"]["tasks"], module, source)
   return ml_collections.ConfigDict({**plain, "clips": facts})
 
 
@@ -127,7 +131,8 @@ def restore(
 def abstract(module: Any) -> PyTree:
   """Shapes of the weights of a `Tokenizer`."""
   st, sh, sw = module.strides
-  video = jax.ShapeDtypeStruct((1, 1 + st, sh, sw, 3), jnp.float32)
+  frames = st + module.backbone.causal
+  video = jax.ShapeDtypeStruct((1, frames, sh, sw, 3), jnp.float32)
   variables = jax.eval_shape(module.init, jax.random.key(0), video)
   return variables.get("params", {})
 
@@ -172,11 +177,16 @@ def _check_same(folder: Any, trained: Mapping, found: Mapping) -> None:
     )
 
 
-def _check_records(tokenizer: Mapping[str, Any], source: Any) -> None:
+def _check_tasks(tasks: Mapping[str, Any], module: Any, source: Any) -> None:
+  """Refuses token records without the condition clips that tasks need."""
+  needs = token_net.needs_of(module, tasks, source.shape)
+  source.check_tasks(tuple(needs), tasks)
+
+
+def _check_records(
+  tokenizer: Mapping[str, Any], module: Any, source: Any
+) -> None:
   """Refuses token records that another tokenizer made."""
-  if not hasattr(source, "ids_shape"):
-    return
-  module = tokenizers.build_tokenizer(tokenizer)
   grid = module.latent_shape(*source.shape[:3])
   facts = {
     "fingerprint": (source.fingerprint, tokenizer["fingerprint"]),

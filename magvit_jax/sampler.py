@@ -1,35 +1,46 @@
-"""The generator a user holds: samples of a class, futures of a clip.
+"""The generator a user holds: samples of a class, and edits of a clip.
 
   gen = magvit_jax.load_generator("runs/quickstart/generator")
   videos = gen.sample(label="bikes", num=4, seed=0)   # [num t h w 3]
-  future = gen.predict(video, frames=1, num=2)        # [num t h w 3]
+  future = gen.predict(video, frames=100)             # goes on from its start
+  between = gen.interpolate(video)                    # from its two ends
+  larger = gen.outpaint(small)                        # to the trained size
+  mended = gen.inpaint(video, box=(8, 8, 40, 40))     # or mask=[h w]
 
-Videos are float32 in [-1, 1]. `sample_ids` and `predict_ids` stop at the ids,
-which `decode` turns into videos. All tasks of a checkpoint share one compiled
-program per number of samples and decoding method.
+Videos are float32 in [-1, 1]. Whatever is given of a clip comes back as the
+tokenizer reconstructs it. All tasks of a checkpoint share one compiled program
+per number of samples and decoding method; sample k depends on the seed and on k
+alone.
 """
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import api, checkpoint, frozen, registry, workdir
-from magvit_jax.data import transforms
+from magvit_jax import (
+  api,
+  checkpoint,
+  class_labels,
+  editing,
+  frozen,
+  long_video,
+  registry,
+  workdir,
+)
+from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
-from magvit_jax.stages import generator
+from magvit_jax.stages import futures, generator
 from magvit_jax.stages.generator import Net
 from magvit_jax.tasks import Tables, TokenCondition
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree
 
 CHUNK = 16  # samples decoded at once: memory does not grow with `num`
-
-Label = int | str
 
 
 def load_generator(
@@ -85,12 +96,19 @@ def _abstract(net: Net) -> PyTree:
 class Sampler:
   """A trained generator with its tokenizer.
 
+  Its verbs take, beside what is said at each of them, `num` (how many samples),
+  `seed` (the same one gives the same samples) and changes to `method` by name,
+  such as steps, guidance or temperature. They return float32 [num t h w 3] in
+  [-1, 1], and raise ValueError for what does not fit the checkpoint and
+  TypeError for a change that the decoding method does not take.
+
   Attributes:
     tokenizer: the `Codec` whose ids it was trained on.
-    shape: (t, h, w, 3) of the videos it makes.
+    shape: (t, h, w, 3) of the clips it makes.
     grid: (T, H, W) of their ids.
     labels: names of the classes, in the order of their numbers.
     tasks: `Tables` of the tasks it was trained on, by name.
+    model: the last three, which prompts are checked against.
     method: how ids are decoded unless a call says otherwise.
   """
 
@@ -120,26 +138,35 @@ class Sampler:
       name: Tables(*(table[k] for table in net.tables))
       for k, name in enumerate(net.names)
     }
+    self.model = editing.Model(self.shape, self.grid, self.tasks)
     self._params, self._weights = params, weights
 
     def encode(weights, video):
       return generator.encode(net, weights, video)
 
-    def condition(weights, video, task):
-      filled = task_tables.condition(net.tables, task, video)
-      return encode(weights, filled.video), filled.known
+    def condition(weights, video, own):
+      rows = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (len(video), *jnp.shape(x))), own
+      )
+      return encode(weights, task_tables.apply(rows, video).video)
 
     def decode(weights, ids):
       return generator.decode(net, weights, ids)
 
+    def sample(params, cond, key, number, method):
+      keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(number)
+      run = futures.each(lambda p, c, k: net.generator.sample(p, c, k, method))
+      return run(params, cond, keys)
+
     self._condition = jax.jit(condition)
     self._encode, self._decode = jax.jit(encode), jax.jit(decode)
-    self._sample = jax.jit(net.generator.sample, static_argnums=3)
+    self._sample = jax.jit(sample, static_argnums=4)
 
   def sample(
     self,
     label: Label | Sequence[Label] | None = None,
     *,
+    frames: int | None = None,
     num: int = 1,
     seed: int = 0,
     **method: Any,
@@ -149,43 +176,18 @@ class Sampler:
     Args:
       label: number or name of the class, one for all or one per sample; None
         gives no class.
-      num: how many samples.
-      seed: the same seed gives the same samples.
-      **method: changes to `method`, such as steps, guidance, temperature.
-
-    Returns:
-      float32 [num t h w 3] in [-1, 1].
-
-    Raises:
-      ValueError: the checkpoint knows no such label or cannot sample classes.
-      TypeError: the decoding method takes no such argument.
+      frames: of the video, any number; None is that of a clip.
     """
-    return self.decode(self.sample_ids(label, num=num, seed=seed, **method))
-
-  def sample_ids(
-    self,
-    label: Label | Sequence[Label] | None = None,
-    *,
-    num: int = 1,
-    seed: int = 0,
-    **method: Any,
-  ) -> np.ndarray:
-    """Ids int32 [num T H W f] of what `sample` returns."""
-    numbers = self.label_numbers(label, num)
-    task = self.class_task()
-    if task is None:
-      raise ValueError(
-        "this checkpoint was not trained to sample by class; its tasks are "
-        f"{', '.join(self.tasks)}"
-      )
-    blank = np.zeros(self.shape, np.float32)
-    return self._make(task, blank, numbers, seed, method)
+    prompt = editing.from_label(self.model)
+    return self._video(prompt, label, frames, num, seed, method)
 
   def predict(
     self,
     video: Any,
     *,
+    given: int | None = None,
     frames: int | None = None,
+    label: Label | Sequence[Label] | None = None,
     num: int = 1,
     seed: int = 0,
     **method: Any,
@@ -194,40 +196,107 @@ class Sampler:
 
     Args:
       video: [t h w 3], uint8 or floats in [-1, 1], of the trained height and
-        width; its first `frames` frames are given, later ones are not read.
-      frames: how many are given: one of `given_frames`; None takes the least.
-      num: how many futures.
-      seed: the same seed gives the same futures.
-      **method: changes to `method`, such as steps, guidance, temperature.
-
-    Returns:
-      float32 [num t h w 3] in [-1, 1], whose first frames are the given ones
-      as the tokenizer reconstructs them.
-
-    Raises:
-      ValueError: a clip of another size or too short, or a number of frames
-        that the checkpoint was not trained for.
-      TypeError: the decoding method takes no such argument.
+        width; its first `given` frames are given, later ones are not read.
+      given: one of `given_frames`; None takes the least.
+      frames: of the whole video, any number; None is that of a clip. Memory
+        beyond the result does not grow with it; long_video.stream gives it
+        piece by piece.
+      label: of the class, where the checkpoint was trained with it.
     """
-    return self.decode(
-      self.predict_ids(video, frames=frames, num=num, seed=seed, **method)
-    )
+    prompt = editing.predict(self.model, video, given, label is not None)
+    return self._video(prompt, label, frames, num, seed, method)
 
-  def predict_ids(
+  def interpolate(
     self,
     video: Any,
     *,
-    frames: int | None = None,
+    given: int | None = None,
     num: int = 1,
     seed: int = 0,
     **method: Any,
   ) -> np.ndarray:
-    """Ids int32 [num T H W f] of what `predict` returns."""
-    frames = self.check_frames(frames)
-    clip = self._clip(video, frames)
-    numbers = self.label_numbers(None, num)
-    task = self.given_frames()[frames]
-    return self._make(task, clip, numbers, seed, method)
+    """Clips between the first and the last frames of a video.
+
+    Args:
+      video: [n h w 3] as in `predict`; two frames are enough.
+      given: frames given at each end; None takes the least that was trained.
+    """
+    prompt = editing.interpolate(self.model, video, given)
+    return self._video(prompt, None, None, num, seed, method)
+
+  def outpaint(
+    self, video: Any, *, num: int = 1, seed: int = 0, **method: Any
+  ) -> np.ndarray:
+    """Clips of the trained size around a smaller one.
+
+    Args:
+      video: [t a b 3] as in `predict`, a <= h and b <= w; it comes into the
+        middle. The trained task whose region is nearest does it.
+    """
+    prompt = editing.outpaint(self.model, video)
+    return self._video(prompt, None, None, num, seed, method)
+
+  def inpaint(
+    self,
+    video: Any,
+    *,
+    mask: Any = None,
+    box: tuple[int, int, int, int] | None = None,
+    num: int = 1,
+    seed: int = 0,
+    **method: Any,
+  ) -> np.ndarray:
+    """Clips of which a part is made anew.
+
+    Args:
+      video: [t h w 3] as in `predict`.
+      mask: [h w] or [t h w], bool or uint8: True, or 128 and more, is made
+        anew; None hides nothing.
+      box: (top, left, bottom, right), ends exclusive, made anew in all frames,
+        beside the mask if there is one; None hides nothing.
+    """
+    prompt = editing.inpaint(self.model, video, mask, box)
+    return self._video(prompt, None, None, num, seed, method)
+
+  def complete(
+    self,
+    prompt: editing.Prompt,
+    labels: np.ndarray,
+    *,
+    seed: int = 0,
+    chunk: int = 0,
+    **method: Any,
+  ) -> np.ndarray:
+    """The ids that every verb is made of.
+
+    Args:
+      prompt: of editing.py.
+      labels: int32 [num], which a task that was trained without is not told.
+      seed: of the samples.
+      chunk: which chunk of a long video, each with draws of its own.
+
+    Returns:
+      int32 [num T H W f].
+    """
+    method = self._changed(method)
+    index = list(self.tasks).index(prompt.task)
+    key = jax.random.fold_in(jax.random.key(seed), chunk)
+    if not self.tasks[prompt.task].label:
+      labels = np.full_like(labels, len(self.labels))
+    made = []
+    for part, count in _chunks(np.arange(len(labels))):
+      clips = prompt.video if len(prompt.video) == 1 else prompt.video[part]
+      ids = self._condition(self._weights, clips, prompt.tables)
+      shape = (len(part), *ids.shape[1:])
+      cond = TokenCondition(
+        ids=jnp.broadcast_to(ids, shape),
+        known=jnp.broadcast_to(prompt.tables.known, shape[:-1]),
+        label=jnp.asarray(labels[part]),
+        task=jnp.full(len(part), index, jnp.int32),
+      )
+      out = self._sample(self._params, cond, key, part, method)
+      made.append(np.asarray(out)[:count])
+    return np.concatenate(made)
 
   def decode(self, ids: np.ndarray) -> np.ndarray:
     """Ids [num T H W f] to float32 videos [num t h w 3] in [-1, 1]."""
@@ -239,121 +308,68 @@ class Sampler:
 
   def reconstruct(self, video: Any) -> np.ndarray:
     """A whole clip [t h w 3] through the tokenizer: the ceiling of futures."""
-    clip = self._clip(video, self.shape[0])[None]
+    clip = editing.as_clip(video, self.shape, self.shape[0])[None]
     return self.decode(np.asarray(self._encode(self._weights, clip)))[0]
 
   def given_frames(self) -> dict[int, str]:
     """How many first frames may be given, each with the task that does it."""
-    found = {_prefix(tables): name for name, tables in self.tasks.items()}
-    return {frames: found[frames] for frames in sorted(found) if frames}
-
-  def class_task(self) -> str | None:
-    """The task that samples from a label alone, or None."""
-    for name, tables in self.tasks.items():
-      if tables.label and not tables.known.any():
-        return name
-    return None
-
-  def check_frames(self, frames: int | None = None) -> int:
-    """The number of given frames; ValueError if it was not trained for."""
-    known = self.given_frames()
-    if not known:
-      raise ValueError(
-        "this checkpoint was not trained to predict frames; its tasks are "
-        f"{', '.join(self.tasks)}"
-      )
-    if frames is None:
-      return next(iter(known))
-    if frames not in known:
-      raise ValueError(
-        f"frames={frames} cannot be given: this checkpoint was trained to "
-        f"predict from {' or '.join(map(str, known))} of {self.shape[0]} frames"
-      )
-    return frames
+    return editing.by_frames(self.model, editing.prefix)
 
   def label_numbers(
-    self, label: Label | Sequence[Label] | None, num: int
+    self,
+    label: Label | Sequence[Label] | None,
+    num: int,
+    task: str | None = None,
   ) -> np.ndarray:
-    """int32 [num], the number of each sample's class; `len(labels)` is none.
+    """int32 [num], as class_labels.numbers says.
 
     Raises:
-      ValueError: an unknown label, or not one for each sample.
+      ValueError: also for labels of a `task` that was trained without.
     """
-    if num < 1:
-      raise ValueError(f"num is {num}; it must be at least 1")
-    if label is None:
-      return np.full(num, len(self.labels), np.int32)
-    single = isinstance(label, (int, str, np.integer))
-    many = [label] * num if single else list(label)
-    if len(many) != num:
+    if label is not None and task is not None and not self.tasks[task].label:
+      told = [name for name, own in self.tasks.items() if own.label]
       raise ValueError(
-        f"there are {len(many)} labels for num={num} samples; give one label, "
-        "or one for each sample"
+        f"the task {task} was trained without labels; leave out the label (it "
+        f"is given to {', '.join(told) or 'no task of this checkpoint'})"
       )
-    return np.array([self._number(one) for one in many], np.int32)
+    return class_labels.numbers(label, num, self.labels)
 
-  def _number(self, label: Label) -> int:
-    text = str(label)
-    if text in self.labels and not isinstance(label, (int, np.integer)):
-      return self.labels.index(text)
-    if text.isdecimal() and int(text) < len(self.labels):
-      return int(text)
-    known = ", ".join(
-      f"{k} ({name})" if name != str(k) else name
-      for k, name in enumerate(self.labels)
-    )
-    raise ValueError(
-      f"the checkpoint knows no label {label!r}"
-      f"{registry.suggest(text, self.labels)}; it was trained with {known}"
-    )
-
-  def _clip(self, video: Any, frames: int) -> np.ndarray:
-    """The given frames and repeats of the last one, float32 [t h w 3]."""
-    video = np.asarray(video)
-    t, h, w, _ = self.shape
-    if video.ndim != 4 or video.shape[1:] != (h, w, 3) or len(video) < frames:
-      raise ValueError(
-        f"a clip of shape {video.shape} cannot be continued: this checkpoint "
-        f"takes [t {h} {w} 3] with at least the {frames} given frames; crop "
-        "and resize it, or read it with sample --fit"
-      )
-    if video.dtype == np.uint8:
-      video = transforms.to_float(video)
-    elif not np.issubdtype(video.dtype, np.floating) or not (
-      np.abs(video).max() <= 1.001
-    ):
-      raise ValueError(
-        f"pixels are {video.dtype} in [{video.min()}, {video.max()}]; they "
-        "must be uint8, or floats in [-1, 1]"
-      )
-    given = video[:frames].astype(np.float32)
-    return np.concatenate([given, np.repeat(given[-1:], t - frames, axis=0)])
-
-  def _make(
+  def stream(
     self,
-    task: str,
-    clip: np.ndarray,
+    prompt: editing.Prompt,
     labels: np.ndarray,
+    *,
+    frames: int | None = None,
+    seed: int = 0,
+    **method: Any,
+  ) -> Iterator[long_video.Chunk]:
+    """A video of `frames` frames in pieces; see long_video.stream.
+
+    Prompts are made by editing.py, `labels` by `label_numbers`.
+    """
+    given = task_tables.given_frames(prompt.tables)
+    self._changed(method)
+    return long_video.stream(
+      self,
+      prompt,
+      labels,
+      frames=long_video.check(self, frames, given),
+      seed=seed,
+      method=method,
+    )
+
+  def _video(
+    self,
+    prompt: editing.Prompt,
+    label: Label | Sequence[Label] | None,
+    frames: int | None,
+    num: int,
     seed: int,
-    changes: Mapping[str, Any],
+    method: Mapping[str, Any],
   ) -> np.ndarray:
-    """Ids int32 [num T H W f] under a condition clip [t h w 3]."""
-    method = self._changed(changes)
-    index = np.array([list(self.tasks).index(task)], np.int32)
-    ids, known = self._condition(self._weights, clip[None], index)
-    made = []
-    for k, (part, count) in enumerate(_chunks(labels)):
-      rows = len(part)
-      cond = TokenCondition(
-        ids=jnp.repeat(ids, rows, axis=0),
-        known=jnp.repeat(known, rows, axis=0),
-        label=jnp.asarray(part),
-        task=jnp.repeat(jnp.asarray(index), rows),
-      )
-      key = jax.random.fold_in(jax.random.key(seed), k)
-      out = self._sample(self._params, cond, key, method)
-      made.append(np.asarray(out)[:count])
-    return np.concatenate(made)
+    labels = self.label_numbers(label, num, prompt.task)
+    pieces = self.stream(prompt, labels, frames=frames, seed=seed, **method)
+    return np.concatenate([piece.video for piece in pieces], axis=1)
 
   def _changed(self, changes: Mapping[str, Any]) -> Any:
     fields = [field.name for field in dataclasses.fields(self.method)]
@@ -364,14 +380,6 @@ class Sampler:
           f"takes {', '.join(fields)}"
         )
     return dataclasses.replace(self.method, **changes)
-
-
-def _prefix(tables: Tables) -> int:
-  """How many first frames a task gives, if it gives those and no others."""
-  given = task_tables.given_frames(tables)
-  total = tables.frame.shape[1]
-  alone = not tables.seen[given:].any()
-  return given if alone and given < total else 0
 
 
 def _chunks(array: np.ndarray) -> list[tuple[np.ndarray, int]]:

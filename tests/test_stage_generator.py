@@ -136,11 +136,11 @@ def test_ids_serve_as_well_as_the_video_they_come_from(state, step, ids):
 def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
   """What lets a causal tokenizer encode once: prefix equality."""
   task = jnp.array([0, 1, 1])
-  assert net().direct
+  assert net().needs == ()
   run = jax.jit(
     lambda frozen, batch: [
-      token_net.tokens(net()._replace(direct=d), frozen, batch, task)
-      for d in (True, False)
+      token_net.tokens(net()._replace(needs=needs), frozen, batch, task)
+      for needs in ((), ("frame_prediction",))
     ]
   )
   (ids, once), (again, twice) = run(state.frozen, tiny.batch())
@@ -154,9 +154,11 @@ def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
 
 
 def test_ids_cannot_serve_a_task_that_needs_its_condition_clip(ids):
-  other = net()._replace(direct=False)
+  other = net()._replace(needs=("frame_prediction",))
   batch = {"ids": jnp.asarray(ids), "label": jnp.zeros(3, int)}
-  with pytest.raises(ValueError, match="need the ids of their condition"):
+  with pytest.raises(
+    ValueError, match="frame_prediction need the ids of their"
+  ):
     token_net.tokens(other, {}, batch, jnp.zeros(3, int))
 
 
@@ -250,6 +252,10 @@ def test_bad_arguments_are_named():
 def test_every_part_of_a_task_is_reachable_from_the_stage():
   assert tables.given_frames(token_net.table_of(net().tables, 1)) == 1
   assert futures.prediction_task(net()) == 1
+  told = dict(class_cond_frame_prediction=dict(frames=1, weight=1.0))
+  others = dict(interpolation=dict(weight=1.0), **tiny.TASKS, **told)
+  assert net(tasks=others).names[2] == "frame_prediction"
+  assert futures.prediction_task(net(tasks=others)) == 2
   only = net(tasks={"class_cond": dict(weight=1.0)})
   assert futures.prediction_task(only) is None
   assert checkpoint.ITEMS[-1] == "extra"  # where the counts are saved

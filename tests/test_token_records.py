@@ -1,12 +1,23 @@
 """Records of tokens: written by `encode --split`, read as a source."""
 
+import jax
 import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import api, frozen, loop
+from magvit_jax import api, frozen, loop, registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
+from magvit_jax.stages import token_net
+from magvit_jax.tasks import free_mask
+
+# All tasks, two of them with arguments.
+TASKS = {
+  name: dict(free_mask.TINY if name == "free_mask" else {}, weight=1.0)
+  for name in registry.names("tasks")
+}
+TASKS["frame_prediction"] = dict(frames=3, weight=1.0)
+PREFIXES = ("class_cond", "class_cond_frame_prediction", "frame_prediction")
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +25,14 @@ def folder(tmp_path_factory):
   """A tokenizer's workdir with records of both splits beside it."""
   root = tmp_path_factory.mktemp("records")
   tiny.write_tokenizer(root / "tokenizer")
+  text = "import ml_collections\n\ndef get_config():\n"
+  stage = {"stage": {"tasks": TASKS}}
+  (root / "ten.py").write_text(
+    f"{text}  return ml_collections.ConfigDict({stage!r})\n"
+  )
   for split, clips in (("train", 5), ("eval", 4)):
     flags = [f"--split={split}", f"--clips={clips}", str(root / f"{split}.npz")]
+    flags.append(f"--tasks={root / 'ten.py'}")
     assert encode.main([f"--workdir={root / 'tokenizer'}", *flags]) == 0
   return root
 
@@ -50,6 +67,63 @@ def test_records_are_the_ids_of_the_clips(folder):
   assert records.ids.dtype == np.uint8 and records.sizes == codec.sizes
   assert records.fingerprint == codec.fingerprint
   assert records.shape == tiny.SHAPE and len(records.labels) == 10
+
+
+def test_they_hold_the_ids_of_condition_clips_that_tasks_need(folder):
+  """A batch of records gives every task what the videos give it."""
+  records = token_records.read(folder / "eval.npz")
+  # A causal tokenizer finds given first frames in the ids of the clip.
+  assert set(records.tasks) == set(TASKS) - set(PREFIXES)
+  assert records.tasks["free_mask"] == {"mask": ("..", ".#")}
+  assert records.conditions.shape == (4, 8, *records.ids.shape[1:])
+  held = source(folder, "eval")
+  pixels = moving_digits.Source(
+    "eval", frames=tiny.SHAPE[0], size=tiny.SHAPE[1:3], eval_clips=4
+  )
+  with pipeline.eval_batches(held, batch=4) as batches:
+    stored = pipeline.arrays(next(batches))
+  with pipeline.eval_batches(pixels, batch=4) as batches:
+    videos = pipeline.arrays(next(batches))
+  net = token_net.make_net(
+    tokenizer=tiny.TOKENIZER,
+    shape=tiny.SHAPE,
+    classes=tiny.CLASSES,
+    generator=tiny.STAGE["generator"],
+    tasks=TASKS,
+    dtype="float32",
+  )
+  assert set(net.needs) == set(records.tasks)
+  params = {"tokenizer": tiny.tokenizer_params()}
+  run = jax.jit(lambda batch, task: token_net.tokens(net, params, batch, task))
+  for first in (0, 4, 8):
+    task = (first + np.arange(4, dtype=np.int32)) % len(TASKS)
+    (ids, a), (same, b) = run(videos, task), run(stored, task)
+    assert np.mean(np.asarray(ids) == same) > 0.999
+    for x, y in zip(a[1:], b[1:], strict=True):
+      np.testing.assert_array_equal(x, y)
+    known = np.asarray(a.known)
+    alike = np.asarray(a.ids)[known] == np.asarray(b.ids)[known]
+    assert known.any() and np.mean(alike) > 0.999
+    assert (np.asarray(a.ids) != ids).any()
+
+
+def test_tasks_that_records_cannot_serve_are_refused(folder, tmp_path):
+  cases = [
+    ("free_mask", dict(mask=("#.",)), "task free_mask {'mask': ..#..,.}"),
+    ("corner", dict(name="free_mask", mask=("#.",)), "task corner"),
+  ]
+  for name, task, text in cases:
+    cfg = config(folder)
+    cfg.stage.tasks[name] = dict(weight=1.0, **task)
+    with pytest.raises(ValueError, match=f"cannot serve the {text}"):
+      loop.run(cfg, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+  # Served are those of the records, and what needs no condition clip.
+  cfg = config(folder)
+  cfg.stage.tasks.interpolation = dict(frames=1, weight=1.0)
+  cfg.stage.tasks.frame_prediction.frames = 3
+  resolved, _ = frozen.resolve(cfg, folder / "new")
+  frozen.describe(resolved, source(folder))
 
 
 def test_a_source_of_records_makes_batches(folder):
@@ -118,9 +192,13 @@ def test_flags_of_the_verb(folder, capsys):
     [workdir, "b.npz"],
     [workdir, "--clips=3", "a.mp4", "b.npz"],
     [workdir, "--split=eval", "--clips=0", "b.npz"],
+    [workdir, "--tasks=generator/clips", "a.mp4", "b.npz"],
   ):
     with pytest.raises(SystemExit):
       encode.main(flags)
   assert "with --split only OUTPUT" in capsys.readouterr().err
+  with pytest.raises(ValueError, match="no stage.tasks"):
+    flags = ["--split=eval", "--tasks=tokenizer/clips", str(folder / "b.npz")]
+    encode.main([workdir, *flags])
   with pytest.raises(FileExistsError, match="--overwrite"):
     encode.main([workdir, "--split=eval", str(folder / "eval.npz")])

@@ -40,6 +40,14 @@ TASKS = {
     "frames": 5,
     "weight": 1.0,
   },
+  "told": {
+    "name": "class_cond_frame_prediction",
+    "frames": 1,
+    "weight": 1.0,
+  },
+  "interpolation": {"weight": 1.0},
+  "outpaint_central": {"weight": 1.0},
+  "inpaint_central": {"weight": 1.0},
 }
 CLIPS = {"shape": (9, 16, 24, 3), "labels": ("cat", "dog", "7")}
 STAGE = {

@@ -10,22 +10,29 @@ not divide are padded, and the file says by how much. An image counts as a
 video of one frame.
 
 With --split, the clips of the run's own data become one file of records, which
-a generator can be trained on in place of pixels (data token_records).
+a generator can be trained on in place of pixels (data token_records). Tasks
+whose condition clips have ids of their own need those too: --tasks=CONFIG names
+the config of the generator, such as generator/bair_mt8.
 """
 
 import argparse
+import functools
 import math
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import api, evaluate, token_file
+from magvit_jax import api, evaluate, registry, token_file, tokenizers
 from magvit_jax.cli import _codec_flags as codec_flags
+from magvit_jax.cli import train
 from magvit_jax.data import token_records, video_io
+from magvit_jax.stages import token_net
+from magvit_jax.tasks import tables as task_tables
 
 _BATCH = 16  # clips of a split that are encoded at a time
 
@@ -41,6 +48,8 @@ def main(argv: list[str]) -> int:
     )
   if args.clips is not None and (args.clips < 1 or not args.split):
     parser.error("--clips counts clips of a --split, at least 1")
+  if args.tasks and not args.split:
+    parser.error("--tasks says what the records of a --split hold")
   args.input, args.output = args.paths[0], args.paths[-1]
   _check_output(args)
   if args.split:
@@ -78,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     "anew)",
   )
   parser.add_argument(
+    "--tasks",
+    metavar="CONFIG",
+    help="also encode the condition clips that the tasks of this generator "
+    "config need",
+  )
+  parser.add_argument(
     "paths",
     nargs="+",
     metavar="PATH",
@@ -89,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _encode_split(args: argparse.Namespace) -> int:
   """Writes records of the data that the tokenizer's run names."""
+  tasks = {}
+  if args.tasks:
+    tasks = registry.plain(train.load_config(args.tasks).stage).get("tasks")
+    if not tasks:
+      raise ValueError(
+        f"--tasks={args.tasks} has no stage.tasks; give the config of a "
+        "generator, such as generator/clips"
+      )
   changes = {"eval_clips": args.clips} if args.clips else {}
   run = evaluate.open_run(
     args.workdir, split=args.split, step=args.step, **changes
@@ -98,17 +121,20 @@ def _encode_split(args: argparse.Namespace) -> int:
     count = args.clips or len(source)
     picks = [k % len(source) for k in range(count)]
     source = evaluate.Picked(source, picks)
-  records = _records(run, source)
+  records = _records(run, source, tasks)
   token_records.write(args.output, records)
   print(
     f"{args.output}: {len(records.ids)} {args.split} clips of "
     f"{len(records.files)} files, {'x'.join(map(str, records.ids.shape[1:]))} "
     f"ids each, {records.fingerprint}"
+    + (f"; also under {', '.join(records.tasks)}" if records.tasks else "")
   )
   return 0
 
 
-def _records(run: evaluate.Run, source: Any) -> token_records.Records:
+def _records(
+  run: evaluate.Run, source: Any, tasks: Mapping[str, Any]
+) -> token_records.Records:
   """Runs the tokenizer over every clip of `source` once."""
   sizes = tuple(run.stage.context["sizes"])
   if not sizes:
@@ -116,23 +142,26 @@ def _records(run: evaluate.Run, source: Any) -> token_records.Records:
       "the quantizer of this run is continuous, so it has no ids; encode "
       "needs a discrete one"
     )
-
-  @jax.jit
-  def to_ids(state, batch):
-    kept = {name: batch[name] for name in ("label", "file", "valid")}
-    return {**run.stage.programs["encode"](state, batch), **kept}
+  module = tokenizers.build_tokenizer(run.config["stage"])
+  tables = token_net.needs_of(module, tasks, source.shape) if tasks else {}
 
   outputs = evaluate.predictions(
-    to_ids, run.state, source, batch=_BATCH, label="encoding"
+    jax.jit(functools.partial(_to_ids, run.stage, tuple(tables.values()))),
+    run.state,
+    source,
+    batch=_BATCH,
+    label="encoding",
   )
   parts = [jax.device_get(output) for output in outputs]
   valid = np.concatenate([part["valid"] for part in parts])
-  ids, label, file = (
+  ids, conditions, label, file = (
     np.concatenate([part[name] for part in parts])[valid]
-    for name in ("ids", "label", "file")
+    for name in ("ids", "conditions", "label", "file")
   )
   return token_records.Records(
     ids=ids,
+    conditions=conditions,
+    tasks={name: token_records.arguments(tasks[name]) for name in tables},
     label=label,
     file_index=file,
     labels=tuple(source.labels),
@@ -141,6 +170,23 @@ def _records(run: evaluate.Run, source: Any) -> token_records.Records:
     sizes=sizes,
     fingerprint=api.fingerprint(run.state.ema),
   )
+
+
+def _to_ids(stage: Any, tables: Sequence[Any], state: Any, batch: Any) -> dict:
+  """The ids of a batch of clips, and of their condition clips [b K …]."""
+  video, zeros = batch["video"], jnp.zeros_like(batch["label"])
+  clips = [video]
+  for own in tables:
+    rows = task_tables.stack([own])
+    clips.append(task_tables.condition(rows, zeros, video).video)
+
+  # One after the other: only one batch of activations at a time.
+  def encode(clip):
+    return stage.programs["encode"](state, {**batch, "video": clip})["ids"]
+
+  ids = jax.lax.map(encode, jnp.stack(clips))
+  kept = {name: batch[name] for name in ("label", "file", "valid")}
+  return {"ids": ids[0], "conditions": jnp.moveaxis(ids[1:], 0, 1), **kept}
 
 
 def _check_output(args: argparse.Namespace) -> None:

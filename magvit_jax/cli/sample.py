@@ -1,36 +1,77 @@
-"""Generate videos with a trained generator.
+"""Generate and edit videos with a trained generator.
 
 Samples of a class, or of all classes in turn without --label:
 
   python -m magvit_jax sample --workdir=runs/quickstart/generator \\
     --task=class_cond --label=bikes --num=4 --out=samples
 
-The futures of a clip whose first frames are given:
+The futures of a clip whose first frames are given, of any length:
 
   python -m magvit_jax sample --workdir=runs/quickstart/generator \\
-    --task=frame_prediction --input=clip.mp4 --num=4 --out=futures
+    --task=predict --input=clip.mp4 --frames=100 --out=futures
 
-OUT gets one mp4 and one npz of ids per sample (000.mp4, 000.npz …) and the
-contact sheet sheet.png, where given frames carry a bar of colour.
+--task is a task of the checkpoint, or one of the verbs, which find the task
+that serves: predict, interpolate (between the ends of --input), outpaint (the
+input lies in the middle of a canvas of --size=WxH) and inpaint (what --mask
+shows in white or --box=TOP,LEFT,BOTTOM,RIGHT encloses is made anew).
+
+OUT gets one mp4 and one npz of ids per sample (000.mp4, 000.npz …; of a video
+longer than a clip one npz per chunk, 000-00.npz …) and the contact sheet
+sheet.png, where given first frames carry a bar of colour.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
-import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import registry, sampler, token_file
-from magvit_jax.data import transforms, video_io, video_write
+from magvit_jax import editing, long_video, registry, sampler, token_file
+from magvit_jax.cli import _sample_inputs as inputs
+from magvit_jax.data import transforms, video_write
 from magvit_jax.report import sheets
 
 FPS = Fraction(8)  # of what has no input to take it from
 METHOD = ("steps", "guidance", "temperature", "choice_temperature")
 METHOD += ("top_k", "top_p")
 MAX_ROWS = 24  # of the contact sheet
+COLUMNS = 9
+ENDS = (".mp4", ".npz", "-*.npz")  # of the files of a sample
+# What each kind of task reads; `sample` and `clip` are tasks by name.
+READS = {
+  "sample": ("label", "frames"),
+  "predict": ("input", "fit", "given", "frames", "label"),
+  "interpolate": ("input", "fit", "given"),
+  "outpaint": ("input", "size"),
+  "inpaint": ("input", "fit", "mask", "box"),
+  "clip": ("input", "fit", "frames", "label"),
+}
+FLAGS = tuple(dict.fromkeys(flag for reads in READS.values() for flag in reads))
+
+
+class Job(NamedTuple):
+  """What is to be made.
+
+  Attributes:
+    prompt: of the first chunk.
+    labels: int32 [num].
+    frames: of each video.
+    given: of them, how many first ones are marked in the sheet.
+    rows: of the sheet, before those of the samples.
+    fps: of what is written.
+    source: what the files say they come from.
+  """
+
+  prompt: editing.Prompt
+  labels: np.ndarray
+  frames: int
+  given: int
+  rows: list[sheets.Row]
+  fps: Fraction
+  source: str
 
 
 def main(argv: list[str]) -> int:
@@ -38,34 +79,16 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   _check_outputs(args)
   gen = sampler.load_generator(args.workdir, step=args.step)
-  _check_task(gen, args)
-  method = {k: v for k in METHOD if (v := getattr(args, k)) is not None}
-  method |= dict(num=args.num, seed=args.seed)
-  rows: list[sheets.Row] = []
-  given, fps, source = 0, args.fps or FPS, args.task
-  if _predicts(gen, args.task):
-    given = gen.check_frames(_frames(gen, args))
-    clip, info = read_input(args.input, gen.shape, given, args.fit)
-    fps, source = args.fps or info.fps, pathlib.Path(args.input).name
-    if len(clip) == gen.shape[0]:
-      rows.append(sheets.Row("input", clip, given))
-    ids = gen.predict_ids(clip, frames=given, **method)
-    names = [f"{k:03d}" for k in range(args.num)]
-  else:
-    labels = _labels(gen, args)
-    ids = gen.sample_ids(labels, **method)
-    names = [f"{k:03d} {gen.labels[n]}" for k, n in enumerate(labels)]
-  videos = transforms.to_uint8(gen.decode(ids))
-  rows += [
-    sheets.Row(name.strip(), video, given)
-    for name, video in zip(names, videos, strict=True)
-  ]
-  _write(args, gen, ids, videos, Fraction(fps), source)
-  sheet = sheets.contact_sheet(rows[:MAX_ROWS])
+  kind = _kind(gen, args.task)
+  _check_flags(kind, args)
+  job = _job(gen, kind, args)
+  rows = [*job.rows, *_write(gen, job, args)]
+  sheet = sheets.contact_sheet(rows[:MAX_ROWS], COLUMNS)
   sheet.save(pathlib.Path(args.out) / "sheet.png")
+  size = "x".join(map(str, (job.frames, *gen.shape[1:3])))
   print(
-    f"{args.out}: {args.num} videos of {'x'.join(map(str, gen.shape[:3]))} as "
-    "mp4 and npz of ids, and sheet.png"
+    f"{args.out}: {args.num} videos of {size} as mp4 and npz of ids, and "
+    "sheet.png"
   )
   return 0
 
@@ -78,10 +101,23 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   out.add_argument("--workdir", required=True, help="run of the generator")
-  out.add_argument("--task", required=True, help="a task of the checkpoint")
+  out.add_argument(
+    "--task",
+    required=True,
+    help="a task of the checkpoint, or predict, interpolate, outpaint, inpaint",
+  )
   out.add_argument("--out", required=True, help="folder for what is made")
-  out.add_argument("--input", help="video whose first frames are given")
-  out.add_argument("--frames", type=int, help="how many of them are given")
+  out.add_argument("--input", help="video that something of is given")
+  out.add_argument(
+    "--given", type=int, help="frames given (default: the fewest there are)"
+  )
+  out.add_argument("--mask", help="image or video; white is made anew")
+  out.add_argument(
+    "--box", type=_box, help="TOP,LEFT,BOTTOM,RIGHT in pixels, made anew"
+  )
+  out.add_argument(
+    "--size", type=_size, help="WxH of the canvas around the input"
+  )
   out.add_argument(
     "--fit",
     action="store_true",
@@ -89,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
   )
   out.add_argument(
     "--label", help="name or number of a class (default: all, in turn)"
+  )
+  out.add_argument(
+    "--frames", type=int, help="of each video (default: those of a clip)"
   )
   out.add_argument("--num", type=int, default=4, help="samples (default: 4)")
   out.add_argument("--seed", type=int, default=0, help="(default: 0)")
@@ -105,11 +144,18 @@ def _parser() -> argparse.ArgumentParser:
   return out
 
 
-def _targets(args: argparse.Namespace) -> list[pathlib.Path]:
-  out = pathlib.Path(args.out)
-  stems = [f"{k:03d}" for k in range(args.num)]
-  files = [out / f"{s}{end}" for s in stems for end in (".mp4", ".npz")]
-  return [*files, out / "sheet.png"]
+def _box(text: str) -> tuple[int, ...]:
+  box = tuple(map(int, text.split(",")))
+  if len(box) != 4:
+    raise ValueError
+  return box
+
+
+def _size(text: str) -> tuple[int, int]:
+  width, height = map(int, text.split("x"))
+  if width < 1 or height < 1:
+    raise ValueError
+  return width, height
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -121,7 +167,9 @@ def _check_outputs(args: argparse.Namespace) -> None:
   out = pathlib.Path(args.out)
   if out.exists() and not out.is_dir():
     raise NotADirectoryError(f"--out={out} is a file; give a folder")
-  there = next((path for path in _targets(args) if path.exists()), None)
+  patterns = [f"{k:03d}{end}" for k in range(args.num) for end in ENDS]
+  targets = (path for p in patterns for path in out.glob(p))
+  there = next(targets, None) or next(out.glob("sheet.png"), None)
   if there and not args.overwrite:
     raise FileExistsError(
       f"{there} exists and stays as it is; give another --out, or --overwrite"
@@ -135,103 +183,162 @@ def _check_outputs(args: argparse.Namespace) -> None:
     )
 
 
-def _predicts(gen: Any, task: str) -> bool:
-  return task in gen.given_frames().values() or task == "frame_prediction"
+def _kind(gen: Any, task: str) -> str:
+  """The key of READS for a task."""
+  if task in gen.tasks:
+    return "clip" if gen.tasks[task].seen.any() else "sample"
+  verbs = [kind for kind in READS if kind not in ("sample", "clip")]
+  if task in verbs:
+    return task
+  known = [*gen.tasks, *verbs]
+  raise ValueError(
+    f"the checkpoint was not trained for --task={task}"
+    f"{registry.suggest(task, known)}; its tasks are {', '.join(gen.tasks)}, "
+    f"and the verbs {', '.join(verbs)} find one of them"
+  )
 
 
-def _check_task(gen: Any, args: argparse.Namespace) -> None:
-  """Refuses a task the checkpoint lacks and flags that it does not read."""
-  known = tuple(gen.tasks)
-  predicts = _predicts(gen, args.task)
-  fits = gen.given_frames() if predicts else args.task == gen.class_task()
-  if not fits:
+def _check_flags(kind: str, args: argparse.Namespace) -> None:
+  """Refuses flags that the task does not read, and asks for its input."""
+  unread = [
+    f"--{flag}"
+    for flag in FLAGS
+    if flag not in READS[kind] and getattr(args, flag) not in (None, False)
+  ]
+  if unread:
     raise ValueError(
-      f"the checkpoint was not trained for --task={args.task}"
-      f"{registry.suggest(args.task, known)}; its tasks are {', '.join(known)}"
+      f"--task={args.task} does not read {' and '.join(unread)}; leave them "
+      f"out (it reads {', '.join(f'--{flag}' for flag in READS[kind])})"
     )
-  if predicts and args.input is None:
+  if "input" in READS[kind] and args.input is None:
     raise ValueError(
-      f"--task={args.task} continues a clip; give it with --input=clip.mp4"
-    )
-  if predicts and args.label is not None:
-    raise ValueError(f"--task={args.task} takes no --label; leave it out")
-  unread = [f"--{k}" for k in ("input", "frames", "fit") if getattr(args, k)]
-  if not predicts and unread:
-    raise ValueError(
-      f"--task={args.task} reads no clip, so {' and '.join(unread)} mean "
-      "nothing to it; leave them out, or give --task=frame_prediction"
+      f"--task={args.task} is given a clip; name it with --input=clip.mp4"
     )
 
 
-def _frames(gen: Any, args: argparse.Namespace) -> int | None:
-  """The given frames: --frames, or those of the named task."""
-  if args.frames is not None:
-    return args.frames
-  names = {name: frames for frames, name in gen.given_frames().items()}
-  return names.get(args.task)
+def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
+  """Reads what there is to read and checks what can be checked."""
+  rows, clip, info = [], None, None
+  if kind == "sample":
+    prompt = editing.by_task(gen.model, args.task)
+  else:
+    prompt, clip, info = _PROMPTS[kind](gen, args)
+  given = editing.prefix(prompt.tables)
+  if clip is not None and clip.shape == gen.shape:
+    rows.append(_row("input", clip, given))
+  if info and not given:
+    filled = transforms.to_uint8(editing.filled(prompt)[0])
+    rows.append(_row("given", filled))
+  labels = gen.label_numbers(args.label, args.num, prompt.task)
+  if kind == "sample" and args.label is None:
+    labels = np.arange(args.num, dtype=np.int32) % len(gen.labels)
+  return Job(
+    prompt,
+    labels,
+    long_video.check(gen, args.frames, given),
+    given,
+    rows,
+    Fraction(args.fps or (info.fps if info else FPS)),
+    pathlib.Path(args.input).name if info else args.task,
+  )
 
 
-def _labels(gen: Any, args: argparse.Namespace) -> np.ndarray:
-  if args.label is not None:
-    return gen.label_numbers(args.label, args.num)
-  return np.arange(args.num) % len(gen.labels)
+def _clip(gen, args):
+  given = args.task in gen.tasks and editing.prefix(gen.tasks[args.task])
+  least = given or gen.shape[0]
+  clip, info = inputs.read_start(args.input, gen.shape, least, args.fit)
+  return editing.by_task(gen.model, args.task, clip), clip, info
 
 
-def read_input(
-  path: str, shape: tuple[int, int, int, int], given: int, fit: bool
-) -> tuple[np.ndarray, video_io.Info]:
-  """The start of a clip at the trained size, and what its file holds.
-
-  Args:
-    path: a video or an image.
-    shape: (t, h, w, 3) of the generator.
-    given: frames that must be there; up to t are read.
-    fit: resize it to cover h x w and crop its centre.
-
-  Returns:
-    uint8 [n h w 3] with given <= n <= t.
-
-  Raises:
-    OSError: the file cannot be read.
-    ValueError: it is too short, or has another size and `fit` is off.
-  """
-  info = video_io.probe(path)
-  t, h, w, _ = shape
-  if info.frames < given:
-    raise ValueError(
-      f"{path} has {info.frames} frames; this task needs the first {given}"
-    )
-  if not fit and (info.height, info.width) != (h, w):
-    raise ValueError(
-      f"{path} has pictures of {info.height}x{info.width} (height x width); "
-      f"the checkpoint was trained on {h}x{w}. Give such a clip, or --fit to "
-      "resize it and crop its centre"
-    )
-  if info.has_audio:
-    print(f"note: the sound of {path} is not used", file=sys.stderr)
-  lines = h if fit else None
-  least = (h, w) if fit else (1, 1)
-  count = min(t, info.frames)
-  video = video_io.read_clip(path, 0, count, lines=lines, least=least)
-  top, left = (video.shape[1] - h) // 2, (video.shape[2] - w) // 2
-  return transforms.crop(video, top, left, (h, w)), info
+def _predict(gen, args):
+  told = args.label is not None
+  tasks = editing.by_frames(gen.model, editing.prefix, told)
+  given = editing.choose(gen.model, tasks, args.given, "predict frames")
+  clip, info = inputs.read_start(args.input, gen.shape, given, args.fit)
+  return editing.predict(gen.model, clip, given, told), clip, info
 
 
-def _write(args, gen, ids, videos, fps: Fraction, source: str) -> None:
+def _interpolate(gen, args):
+  tasks = editing.by_frames(gen.model, editing.ends)
+  given = editing.choose(gen.model, tasks, args.given, "interpolate")
+  clip, info = inputs.read_ends(args.input, gen.shape, given, args.fit)
+  return editing.interpolate(gen.model, clip, given), clip, info
+
+
+def _outpaint(gen, args):
+  clip, info = inputs.read_inner(args.input, gen.shape, args.size)
+  return editing.outpaint(gen.model, clip), clip, info
+
+
+def _inpaint(gen, args):
+  t = gen.shape[0]
+  clip, info = inputs.read_start(args.input, gen.shape, t, args.fit)
+  mask = args.mask and inputs.read_mask(args.mask, info, gen.shape, args.fit)
+  return editing.inpaint(gen.model, clip, mask, args.box), clip, info
+
+
+_PROMPTS = {
+  "clip": _clip,
+  "predict": _predict,
+  "interpolate": _interpolate,
+  "outpaint": _outpaint,
+  "inpaint": _inpaint,
+}
+
+
+def _row(name: str, video: np.ndarray, given: int = 0) -> sheets.Row:
+  """A row of frames spread over a video, `given` of which are marked."""
+  picks = sheets.chosen(len(video), COLUMNS)
+  marked = sum(pick < given for pick in picks)
+  return sheets.Row(name, video[picks], marked)
+
+
+def _write(gen: Any, job: Job, args: argparse.Namespace) -> list[sheets.Row]:
+  """Writes videos and ids as they are made; the samples' rows of the sheet."""
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
+  method = {k: v for k in METHOD if (v := getattr(args, k)) is not None}
+  pieces = gen.stream(
+    job.prompt, job.labels, frames=job.frames, seed=args.seed, **method
+  )
+  stems = [f"{k:03d}" for k in range(args.num)]
+  picks, shown, made = sheets.chosen(job.frames, COLUMNS), [], 0
+  with contextlib.ExitStack() as stack:
+    files = [
+      stack.enter_context(video_write.opened(out / f"{stem}.mp4", job.fps))
+      for stem in stems
+    ]
+    for number, piece in enumerate(pieces):
+      videos = transforms.to_uint8(piece.video)
+      for file, video in zip(files, videos, strict=True):
+        for frame in video:
+          file.add(frame)
+      chunk = f"-{number:02d}" if job.frames > gen.shape[0] else ""
+      for stem, ids in zip(stems, piece.ids, strict=True):
+        token_file.write(out / f"{stem}{chunk}.npz", ids, _meta(gen, job))
+      here = [p - made for p in picks if made <= p < made + videos.shape[1]]
+      shown.append(videos[:, here])
+      made += videos.shape[1]
+  marked = sum(pick < job.given for pick in picks)
+  named = [gen.labels[n] if n < len(gen.labels) else "" for n in job.labels]
+  return [
+    sheets.Row(f"{stem} {name}".strip(), video, marked)
+    for stem, name, video in zip(
+      stems, named, np.concatenate(shown, axis=1), strict=True
+    )
+  ]
+
+
+def _meta(gen: Any, job: Job) -> token_file.Meta:
   t, h, w, _ = gen.shape
-  meta = token_file.Meta(
+  return token_file.Meta(
     frames=t,
     height=h,
     width=w,
     pad=(0, 0, 0),
-    fps=str(fps),
+    fps=str(job.fps),
     strides=gen.tokenizer.strides,
     sizes=gen.tokenizer.sizes,
     fingerprint=gen.tokenizer.fingerprint,
-    source=source,
+    source=job.source,
   )
-  for k, (one, video) in enumerate(zip(ids, videos, strict=True)):
-    token_file.write(out / f"{k:03d}.npz", one, meta)
-    video_write.write_video(out / f"{k:03d}.mp4", video, fps)

@@ -15,6 +15,8 @@ of its config. It has
                            be read. rng is a numpy Generator; eval ignores it
   ids_shape                only of sources of tokens: (T, H, W, f) of 'ids'
                            int32, which their clips hold in place of 'video'
+  conditions               only of those: names of arrays like 'ids', one for
+                           each task whose condition clips are stored
   split_report() -> dict   file name to {'train': frames, 'eval': frames}, or
                            what else tells a reader how the data were split
 

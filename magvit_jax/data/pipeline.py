@@ -158,7 +158,8 @@ def train_batches(
 
   Returns:
     A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1] (or
-    'ids' int32 [b T H W f], where the source holds tokens), 'label' and 'file'
+    'ids' int32 [b T H W f], where the source holds tokens, with those of its
+    condition clips), 'label' and 'file'
     int32 [b], 'valid' bool [b], 'skipped' int32 [b] (unreadable clips that were
     replaced), and 'bad', a list with the name of and reason for each, for the
     caller to tell.
@@ -230,16 +231,16 @@ def _batches(items: Stream | FixedList, loader) -> Batches:
 
 
 def blank(source: Any) -> dict[str, np.ndarray]:
-  """What a clip of `source` holds, all zeros: {'video'} or {'ids'}."""
+  """What a clip of `source` holds, all zeros: 'video', or 'ids' and alike."""
   if hasattr(source, "ids_shape"):
-    return {"ids": np.zeros(source.ids_shape, np.int32)}
+    names = ("ids", *source.conditions)
+    return {name: np.zeros(source.ids_shape, np.int32) for name in names}
   return {"video": np.zeros(source.shape, np.uint8)}
 
 
 def _example(clip: dict[str, Any], bad: list[str]) -> dict[str, Any]:
-  kind = "ids" if "ids" in clip else "video"
   return dict(
-    **{kind: clip[kind]},
+    **{k: v for k, v in clip.items() if isinstance(v, np.ndarray)},
     label=np.int32(clip["label"]),
     file=np.int32(clip["file"]),
     valid=np.bool_(True),

@@ -7,7 +7,7 @@ renamed when it is whole, so what exists can be played.
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
@@ -52,17 +52,33 @@ def write_video(
     ValueError: unknown extension, no frames, frames of a wrong kind.
     OSError: the file cannot be written.
   """
+  with opened(path, fps, quality) as file:
+    for picture in frames:
+      file.add(picture)
+  return file.count
+
+
+@contextlib.contextmanager
+def opened(
+  path: str | os.PathLike, fps: float | Fraction, quality: int = 18
+) -> Iterator["_File"]:
+  """A video file to `add` pictures to; arguments as those of `write_video`.
+
+  It appears under its name when the block ends without an error.
+  """
   path = pathlib.Path(path)
   _check_target(path, fps)
   part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
   try:
-    count = _write(part, frames, _rate(fps), quality)
+    with contextlib.ExitStack() as stack:
+      file = _File(part, _rate(fps), quality, stack)
+      yield file
+      file.finish()
     os.replace(part, path)
   except av.FFmpegError as error:
     raise OSError(f"{path}: cannot be written ({error.strerror})") from error
   finally:
     part.unlink(missing_ok=True)
-  return count
 
 
 def _check_target(path: pathlib.Path, fps) -> None:
@@ -79,36 +95,52 @@ def _check_target(path: pathlib.Path, fps) -> None:
     raise ValueError(f"{path}: fps is {fps}; it must be above 0")
 
 
-def _write(part, frames, rate, quality) -> int:
-  count, shape = 0, None
-  with contextlib.ExitStack() as stack:
-    for picture in frames:
-      picture = np.asarray(picture)
-      if shape is None:
-        _check_picture(part, picture)
-        shape = picture.shape
-        options = {"movflags": "+faststart"} if _is_mp4(part) else {}
-        container = stack.enter_context(
-          av.open(str(part), "w", options=options)
-        )
-        stream = _stream(container, part, shape, rate, quality)
-        if _is_gif(part):
-          encode = _palettes(container, stream, rate)
-        else:
-          encode = _plain(container, stream)
-      if picture.shape != shape or picture.dtype != np.uint8:
-        raise ValueError(
-          f"frame {count} is {picture.dtype} {picture.shape} but frame 0 was "
-          f"uint8 {shape}; all frames of a file have one size"
-        )
-      frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture))
-      frame.pts, frame.time_base = count, 1 / rate
-      encode(frame)
-      count += 1
-    if not count:
+class _File:
+  """A file that is being written; the first picture opens it.
+
+  Attributes:
+    count: pictures so far.
+  """
+
+  def __init__(self, part, rate, quality, stack):
+    self.count = 0
+    self._part, self._rate, self._quality = part, rate, quality
+    self._stack, self._shape, self._encode = stack, None, None
+
+  def add(self, picture: np.ndarray) -> None:
+    """Appends a picture, uint8 [h w 3]; all of a file have one size."""
+    picture = np.asarray(picture)
+    if self._shape is None:
+      self._open(picture)
+    if picture.shape != self._shape or picture.dtype != np.uint8:
+      raise ValueError(
+        f"frame {self.count} is {picture.dtype} {picture.shape} but frame 0 "
+        f"was uint8 {self._shape}; all frames of a file have one size"
+      )
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture))
+    frame.pts, frame.time_base = self.count, 1 / self._rate
+    self._encode(frame)
+    self.count += 1
+
+  def finish(self) -> None:
+    """Writes what the encoder still holds."""
+    if not self.count:
       raise ValueError("there are no frames to write")
-    encode(None)
-  return count
+    self._encode(None)
+
+  def _open(self, picture: np.ndarray) -> None:
+    part = self._part
+    _check_picture(part, picture)
+    options = {"movflags": "+faststart"} if _is_mp4(part) else {}
+    container = self._stack.enter_context(
+      av.open(str(part), "w", options=options)
+    )
+    self._shape = picture.shape
+    stream = _stream(container, part, self._shape, self._rate, self._quality)
+    if _is_gif(part):
+      self._encode = _palettes(container, stream, self._rate)
+    else:
+      self._encode = _plain(container, stream)
 
 
 def _is_mp4(path: pathlib.Path) -> bool:

@@ -21,7 +21,8 @@ import ml_collections
 from magvit_jax import frozen as freezing
 from magvit_jax import loop, registry, sharding, tokenizers, workdir
 from magvit_jax.planner.chips import Topology
-from magvit_jax.stages import Stage, TrainState
+from magvit_jax.stages import Stage, TrainState, token_net
+from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree
 
 # Labels in a program whose data says how many there are; only the size of one
@@ -201,6 +202,9 @@ def abstract_batch(
     )
     grid = module.latent_shape(*shape[:3])
     rows["ids"] = ((batch, *module.quantizer.ids_shape(grid)), jnp.int32)
+    if stored:
+      for name in token_net.needs_of(module, cfg.stage.tasks, shape):
+        rows[task_tables.ids_key(name)] = rows["ids"]
   return {
     k: jax.ShapeDtypeStruct(
       s, dtype, sharding=sharding.batch_sharding(mesh, len(s))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from magvit_jax import editing
 from magvit_jax.data import transforms
 from magvit_jax.metrics import averages
 
@@ -64,7 +65,7 @@ def make(gen: Any, source: Any | None) -> Made:
   futures = source is not None and gen.given_frames()
   return Made(
     _futures(gen, source) if futures else (),
-    _samples(gen) if gen.class_task() else {},
+    _samples(gen) if editing.class_task(gen.model) else {},
     str(gen.method),
   )
 
@@ -101,7 +102,7 @@ def _spread(source: Any) -> list[dict[str, Any]]:
 def _future(
   gen: Any, name: str, video: np.ndarray, given: int, seed: int
 ) -> Future:
-  made = gen.predict(video, frames=given, seed=seed)[0]
+  made = gen.predict(video, given=given, seed=seed)[0]
   ceiling = gen.reconstruct(video)
   real = transforms.to_float(video)
   repeat = np.repeat(real[given - 1 : given], len(real), axis=0)

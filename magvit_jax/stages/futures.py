@@ -13,6 +13,7 @@ import numpy as np
 from magvit_jax.stages import TrainState
 from magvit_jax.stages.token_net import (
   Net,
+  as_condition,
   decode,
   draw_task,
   table_of,
@@ -29,7 +30,7 @@ def predict(net: Net, method: Any, state: TrainState, batch) -> dict:
   keys = jax.vmap(_clip_keys)(batch["index"])
   task = jax.vmap(lambda k: draw_task(k, net, ()))(keys[:, 0])
   ids, cond = tokens(net, state.frozen, batch, task)
-  score = _each(net.generator.score)
+  score = each(net.generator.score)
   out = score(state.ema, ids, cond, keys[:, 1])
   result = {
     "file": batch["file"],
@@ -42,9 +43,11 @@ def predict(net: Net, method: Any, state: TrainState, batch) -> dict:
   asked = prediction_task(net)
   if asked is not None:
     task = jnp.full_like(task, asked)
-    encoded = {**batch, "ids": ids} if net.direct else batch
-    _, cond = tokens(net, state.frozen, encoded, task)
-    sample = _each(lambda p, c, k: net.generator.sample(p, c, k, method))
+    if net.names[asked] in net.needs:
+      _, cond = tokens(net, state.frozen, batch, task)
+    else:
+      cond = as_condition(net, ids, batch["label"], task)
+    sample = each(lambda p, c, k: net.generator.sample(p, c, k, method))
     guess = sample(state.ema, cond, keys[:, 2])
     result |= _futures(net, state.frozen, asked, batch, ids, cond, guess)
   return result
@@ -80,15 +83,18 @@ def _futures(net, frozen, asked, batch, ids, cond, guess) -> dict[str, Array]:
 
 
 def prediction_task(net: Net) -> int | None:
-  """The task that is given whole latent frames, and the fewest of them."""
-  shares = {}
+  """The task that is given whole latent frames, and the fewest of them.
+
+  Of two that are given as many, the one that is not told the label.
+  """
+  found = {}
   for i in range(len(net.names)):
     known = net.tables.known[i]
     whole = known.all(axis=(1, 2))
     prefix = whole[0] and (np.diff(whole.astype(int)) <= 0).all()
     if prefix and (known.any(axis=(1, 2)) == whole).all():
-      shares[i] = whole.mean()
-  return min(shares, key=shares.get) if shares else None
+      found[i] = whole.mean(), bool(net.tables.label[i])
+  return min(found, key=found.get) if found else None
 
 
 def _unigram(counts: tuple[Array, ...], ids: Array, scored: Array) -> Array:
@@ -100,7 +106,7 @@ def _unigram(counts: tuple[Array, ...], ids: Array, scored: Array) -> Array:
   return jnp.sum(nats * scored, axis=(1, 2, 3))
 
 
-def _each(function: Any) -> Any:
+def each(function: Any) -> Any:
   """(params, rows …, keys) -> rows: each row alone, with its own key.
 
   What a clip gets then does not depend on the clips beside it.

@@ -13,7 +13,7 @@ import numpy as np
 
 from magvit_jax import registry, tokenizers
 from magvit_jax.generators import Generator
-from magvit_jax.tasks import Tables, TokenCondition
+from magvit_jax.tasks import Tables, TokenCondition, regions
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
@@ -28,8 +28,8 @@ class Net(NamedTuple):
     names: keys of the tasks, in the order of their index.
     tables: of the tasks, stacked.
     logits: float32 [tasks], log of the share of each task in training.
-    direct: whether the known ids of every task are ids of the clip itself, so
-      that no condition clip has to be encoded.
+    needs: tasks whose known ids are not the clip's own, so that the condition
+      clip has to be encoded.
     sizes: ids per factor.
     grid: (T, H, W).
     shape: (t, h, w, 3) of clips.
@@ -41,7 +41,7 @@ class Net(NamedTuple):
   names: tuple[str, ...]
   tables: Tables
   logits: np.ndarray
-  direct: bool
+  needs: tuple[str, ...]
   sizes: tuple[int, ...]
   grid: tuple[int, int, int]
   shape: tuple[int, int, int, int]
@@ -66,10 +66,7 @@ def make_net(
     )
   grid = tuple(module.latent_shape(*shape[:3])[:3])
   tables = task_tables.build(tasks, shape, grid)
-  stride, causal = module.strides[0], module.backbone.causal
-  if causal:
-    for name, table in tables.items():
-      task_tables.check_causal(name, table, stride)
+  _check_time(module, shape[0], grid[0], tables)
   generator = registry.build(
     "generators",
     generator,
@@ -85,17 +82,45 @@ def make_net(
     names=tuple(tables),
     tables=task_tables.stack(list(tables.values())),
     logits=_log_shares({name: tasks[name]["weight"] for name in tables}),
-    direct=all(
-      task_tables.from_prefix(table, stride)
-      if causal
-      else not table.known.any()
-      for table in tables.values()
-    ),
+    needs=needs(module, tables),
     sizes=sizes,
     grid=grid,
     shape=tuple(shape),
     classes=classes,
   )
+
+
+def needs(module: Tokenizer, tables: Mapping[str, Tables]) -> tuple[str, ...]:
+  """The tasks whose condition clips have to be encoded.
+
+  A causal tokenizer finds the ids of given first frames in those of the whole
+  clip; any other looks at all frames at once.
+  """
+  if module.backbone.causal:
+    stride = module.strides[0]
+    return tuple(
+      name
+      for name, own in tables.items()
+      if not task_tables.from_prefix(own, stride)
+    )
+  return tuple(name for name, own in tables.items() if own.known.any())
+
+
+def needs_of(
+  module: Tokenizer,
+  tasks: Mapping[str, Mapping[str, Any]],
+  shape: tuple[int, ...],
+) -> dict[str, Tables]:
+  """The tables of those tasks of a config that `needs` names.
+
+  Args:
+    module: the tokenizer.
+    tasks: by name, as in `stage.tasks`.
+    shape: (t, h, w, 3) of the clips.
+  """
+  grid = module.latent_shape(*shape[:3])[:3]
+  tables = task_tables.build(tasks, shape, grid)
+  return {name: tables[name] for name in needs(module, tables)}
 
 
 def encode(net: Net, frozen: PyTree, video: Array) -> Array:
@@ -119,32 +144,50 @@ def tokens(
   Args:
     net: see `Net`.
     frozen: {'tokenizer': params}.
-    batch: 'label' int32 [b], and 'video' [b t h w 3] or 'ids' [b T H W f].
+    batch: 'label' int32 [b], and 'video' [b t h w 3] or 'ids' [b T H W f]
+      (and 'ids_TASK' alike, of the condition clips of the tasks in `needs`).
     task: int32 [b].
 
   Raises:
-    ValueError: the batch holds ids, and a task needs its condition clip.
+    ValueError: the batch holds ids, but not those of the condition clips of a
+      task that needs them.
   """
-  known = jnp.asarray(net.tables.known)[task]
-  given = jnp.asarray(net.tables.label)[task]
-  label = jnp.where(given, batch["label"], net.classes).astype(jnp.int32)
-  if "ids" in batch and not net.direct:
-    raise ValueError(
-      f"the tasks {', '.join(net.names)} need the ids of their condition "
-      "clips, which records of tokens do not hold: train on videos, or leave "
-      "out the tasks that are not class_cond or, with a causal tokenizer, "
-      "frame_prediction"
-    )
   if "ids" in batch:
-    ids = conditions = batch["ids"]
-  elif net.direct:
+    ids, conditions = batch["ids"], _stored(net, batch, task)
+  elif not net.needs:
     ids = conditions = encode(net, frozen, batch["video"])
   else:
     video = batch["video"]
     filled = task_tables.condition(net.tables, task, video).video
     both = encode(net, frozen, jnp.concatenate([video, filled]))
     ids, conditions = jnp.split(both, 2)
-  return ids, TokenCondition(conditions, known, label, task)
+  return ids, as_condition(net, conditions, batch["label"], task)
+
+
+def as_condition(
+  net: Net, ids: Array, label: Array, task: Array
+) -> TokenCondition:
+  """Ids of condition clips, with what each example's task makes of them."""
+  known = jnp.asarray(net.tables.known)[task]
+  given = jnp.asarray(net.tables.label)[task]
+  label = jnp.where(given, label, net.classes).astype(jnp.int32)
+  return TokenCondition(ids, known, label, task)
+
+
+def _stored(net: Net, batch: dict[str, Array], task: Array) -> Array:
+  """Each example's condition ids, of those that its record holds."""
+  ids = batch["ids"]
+  missing = [n for n in net.needs if task_tables.ids_key(n) not in batch]
+  if missing:
+    raise ValueError(
+      f"the tasks {', '.join(missing)} need the ids of their condition clips, "
+      "which these records do not hold: write them with `encode --split=… "
+      "--tasks=CONFIG`, train on videos, or leave those tasks out"
+    )
+  for name in net.needs:
+    own = (task == net.names.index(name))[:, None, None, None, None]
+    ids = jnp.where(own, batch[task_tables.ids_key(name)], ids)
+  return ids
 
 
 def draw_task(key: Key, net: Net, shape: tuple[int, ...]) -> Array:
@@ -153,6 +196,24 @@ def draw_task(key: Key, net: Net, shape: tuple[int, ...]) -> Array:
 
 def table_of(tables: Tables, task: int) -> Tables:
   return Tables(*(table[task] for table in tables))
+
+
+def _check_time(
+  module: Tokenizer, frames: int, latents: int, tables: Mapping[str, Tables]
+) -> None:
+  """ValueError where a task's frames do not fit the tokenizer's latents."""
+  stride, causal = module.strides[0], module.backbone.causal
+  if causal:
+    for name, own in tables.items():
+      task_tables.check_causal(name, own, stride)
+  stop = causal + stride * np.arange(1 - causal, latents + 1 - causal)
+  found = regions.spans(frames, latents)[1]
+  if found.tolist() != stop.tolist():
+    raise ValueError(
+      f"clips of {frames} frames in {latents} latent frames look as if their "
+      f"latents ended at {found.tolist()}, but the tokenizer's end at "
+      f"{stop.tolist()} (stride {stride}); choose another number of frames"
+    )
 
 
 def _log_shares(weights: Mapping[str, float]) -> np.ndarray:

@@ -55,10 +55,14 @@ def edged(
   video_shape: Sequence[int], latent_shape: Sequence[int], region: Region
 ) -> Tables:
   """A box is seen and known, on both grids; its edges are repeated outwards."""
-  whole = blacked(video_shape, latent_shape, region)
-  return whole._replace(
-    row=_inside(whole.seen.any(axis=2)),
-    col=_inside(whole.seen.any(axis=1)),
+  return edges(blacked(video_shape, latent_shape, region))
+
+
+def edges(own: Tables) -> Tables:
+  """The same, with the edges of each frame's seen box repeated outwards."""
+  return own._replace(
+    row=_inside(own.seen.any(axis=2)),
+    col=_inside(own.seen.any(axis=1)),
     black=np.bool_(False),
   )
 
@@ -148,6 +152,11 @@ def from_prefix(tables: Tables, stride: int) -> bool:
   if not frames.size:
     return True
   return bool(given_frames(tables) > frames[-1] * stride)
+
+
+def ids_key(name: str) -> str:
+  """Where a batch of records keeps the ids of a task's condition clips."""
+  return f"ids_{name}"
 
 
 def check_causal(name: str, tables: Tables, stride: int) -> None:
