@@ -34,7 +34,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   cfg.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
   net = cfg.stage.generator.transformer
   net.layers, net.width, net.heads, net.hidden = 24, 1024, 16, 2688
-  net.remat = "full"
+  net.remat = "dots"
   cfg.stage.tasks.frame_prediction.frames = 5
   cfg.stage.optim.lr, cfg.stage.optim.warmup = 3e-4, 5000
   cfg.stage.ema.decay = 0.999
