@@ -76,15 +76,18 @@ def stream(
     method: changes to `gen.method`.
   """
   labelled = bool((labels < len(gen.labels)).any())
-  made, kept, number = 0, 0, 0
+  made, number = 0, 0
+  kept, shown = 0, np.zeros((len(labels), 0, *gen.shape[1:]), np.float32)
   while True:
     ids = gen.complete(prompt, labels, seed=seed, chunk=number, **method)
-    video = gen.decode(ids)
-    new = video[:, kept : kept + frames - made]
+    new = gen.decode(ids)[:, kept:]
+    yield Chunk(ids, new[:, : frames - made])
     made += new.shape[1]
-    yield Chunk(ids, new)
     if made >= frames:
       return
-    prompt = editing.continued(gen.model, video, labelled)
+    # The frames as they were shown, not as this chunk decoded those it was
+    # given: these differ a little, and the difference would add up.
+    shown = np.concatenate([shown, new], axis=1)[:, -gen.shape[0] :]
+    prompt = editing.continued(gen.model, shown, labelled)
     kept = editing.prefix(prompt.tables)
     number += 1

@@ -1,5 +1,6 @@
 """The verb sample, and the report of a generator, on a toy's workdir."""
 
+import pathlib
 import re
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import registry, report, sampler, token_file
-from magvit_jax.cli import sample
+from magvit_jax import editing, registry, report, sampler, token_file
+from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_io, video_write
 from magvit_jax.report import made, page, sheets
+
+BOX = (0, 0, 8, 8)
+LUMA = np.array([0.299, 0.587, 0.114])  # colour is stored at half the size
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +29,7 @@ def run(gen, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(sampler, "load_generator", lambda *_, **__: gen)
   video_write.write_video("clip.mp4", toy_generator.clip(), 12, quality=0)
+  PIL.Image.fromarray(np.zeros((4, 5), np.uint8)).save("clip.png")
 
   def verb(*args):
     return command.main(["sample", "--workdir=W", "--num=2", *args])
@@ -32,10 +37,14 @@ def run(gen, tmp_path, monkeypatch):
   return verb
 
 
+def ids_of(gen, prompt, label=None, **rest):
+  return gen.complete(prompt, gen.label_numbers(label, 2), **rest)
+
+
 def test_samples_of_classes_in_turn(run, gen, capsys):
   assert run("--task=class_cond", "--out=a/b", "--seed=5") == 0
   assert "2 videos of 9x16x24" in capsys.readouterr().out
-  expected = gen.sample_ids([0, 1], num=2, seed=5)
+  expected = ids_of(gen, editing.from_label(gen.model), [0, 1], seed=5)
   for k in range(2):
     ids, meta = token_file.read(f"a/b/{k:03d}.npz")
     np.testing.assert_array_equal(ids, expected[k])
@@ -44,9 +53,8 @@ def test_samples_of_classes_in_turn(run, gen, capsys):
     info = video_io.probe(f"a/b/{k:03d}.mp4")
     assert (info.frames, info.height, info.width, info.fps) == (9, 16, 24, 8)
   video = transforms.to_uint8(gen.decode(expected))
-  luma = np.array([0.299, 0.587, 0.114])  # colour is stored at half the size
-  written = video_io.read_all("a/b/001.mp4") @ luma
-  errors = np.abs(video @ luma - written).mean((1, 2, 3))
+  written = video_io.read_all("a/b/001.mp4") @ LUMA
+  errors = np.abs(video @ LUMA - written).mean((1, 2, 3))
   assert errors[1] < 0.7 * errors[0], errors
   with PIL.Image.open("a/b/sheet.png") as sheet:
     assert sheet.size[0] > 9 * 24
@@ -56,18 +64,93 @@ def test_flags_reach_the_decoding(run, gen):
   flags = ["--label=dog", "--steps=2", "--guidance=1.5", "--temperature=0.5"]
   assert run("--task=class_cond", "--out=o", *flags) == 0
   method = dict(steps=2, guidance=1.5, temperature=0.5)
-  expected = gen.sample_ids("dog", num=2, **method)
+  prompt = editing.from_label(gen.model)
+  expected = ids_of(gen, prompt, "dog", **method)
   np.testing.assert_array_equal(token_file.read("o/001.npz")[0], expected[1])
 
 
 def test_futures_of_a_clip(run, gen):
-  assert run("--task=frame_prediction_5", "--input=clip.mp4", "--out=o") == 0
   clip = video_io.read_all("clip.mp4")
-  expected = gen.predict_ids(clip, frames=5, num=2)
+  prompt = editing.predict(gen.model, clip, 5, labelled=False)
+  expected = ids_of(gen, prompt)
+  for k, flags in enumerate(
+    (["--task=frame_prediction_5"], ["--task=predict", "--given=5"])
+  ):
+    assert run(*flags, "--input=clip.mp4", f"--out={k}") == 0
+    for row in range(2):
+      ids, meta = token_file.read(f"{k}/{row:03d}.npz")
+      np.testing.assert_array_equal(ids, expected[row])
+      assert meta.rate == 12 and meta.source == "clip.mp4"
+
+
+def test_a_long_future_is_written_chunk_by_chunk(run, gen, capsys):
+  flags = ["--task=predict", "--given=1", "--input=clip.mp4", "--frames=15"]
+  assert run(*flags, "--out=o") == 0
+  assert "2 videos of 15x16x24" in capsys.readouterr().out
+  clip = video_io.read_all("clip.mp4")
+  video = transforms.to_uint8(gen.predict(clip, frames=15, num=2))
+  files = sorted(path.name for path in pathlib.Path("o").glob("*"))
+  chunks = [f"{k:03d}-{c:02d}.npz" for k in range(2) for c in range(3)]
+  assert files == sorted(["000.mp4", "001.mp4", "sheet.png", *chunks])
   for k in range(2):
-    ids, meta = token_file.read(f"o/{k:03d}.npz")
-    np.testing.assert_array_equal(ids, expected[k])
-    assert meta.rate == 12 and meta.source == "clip.mp4"
+    written = video_io.read_all(f"o/{k:03d}.mp4")
+    assert len(written) == 15
+    errors = np.abs(written @ LUMA - video @ LUMA).mean((1, 2, 3))
+    assert errors[k] < 0.7 * errors[1 - k], errors
+  ids, _ = token_file.read("o/001-00.npz")
+  np.testing.assert_array_equal(ids, ids_of(gen, _first(gen, clip))[1])
+  assert run(*flags, "--out=o") == 2  # they stay as they are
+
+
+def _first(gen, clip):
+  return editing.predict(gen.model, clip, 1, labelled=False)
+
+
+def test_edits_are_those_of_the_api(run, gen):
+  """Each verb writes what its prompt makes, as the method of the name does."""
+  clip = video_io.read_all("clip.mp4")
+  inner = np.ascontiguousarray(clip[:, 4:12, 6:18])
+  video_write.write_video("inner.mp4", inner, 12, quality=0)
+  mask = np.zeros((16, 24), np.uint8)
+  mask[:8, 8:16] = 255
+  PIL.Image.fromarray(mask).save("mask.png")
+  inner = video_io.read_all("inner.mp4")
+  model = gen.model
+  for flags, prompt in [
+    (["--task=interpolate"], editing.interpolate(model, clip, 1)),
+    (
+      ["--task=inpaint", "--box=0,0,8,8"],
+      editing.inpaint(model, clip, box=BOX),
+    ),
+    (
+      ["--task=inpaint", "--mask=mask.png"],
+      editing.inpaint(model, clip, mask=mask),
+    ),
+    (
+      ["--task=inpaint_central"],
+      editing.by_task(model, "inpaint_central", clip),
+    ),
+    (["--task=outpaint", "--size=24x16"], editing.outpaint(model, inner)),
+  ]:
+    name = "inner" if "--task=outpaint" in flags else "clip"
+    out = flags[-1].strip("-")
+    assert run(*flags, f"--input={name}.mp4", f"--out={out}") == 0
+    np.testing.assert_array_equal(
+      token_file.read(f"{out}/001.npz")[0], ids_of(gen, prompt)[1]
+    )
+
+
+def test_methods_of_the_api_make_what_prompts_say(gen):
+  clip = toy_generator.clip()
+  prompt = editing.inpaint(gen.model, clip, box=BOX)
+  ids = ids_of(gen, prompt, seed=2)
+  video = gen.inpaint(clip, box=BOX, num=2, seed=2)
+  np.testing.assert_array_equal(video, gen.decode(ids))
+  for video in (
+    gen.interpolate(clip[[0, -1]], num=2),
+    gen.outpaint(clip[:, :8], num=2),
+  ):
+    assert video.shape == (2, *gen.shape) and np.abs(video).max() <= 1
 
 
 def test_fit_resizes_and_crops_the_centre(gen, tmp_path):
@@ -75,16 +158,31 @@ def test_fit_resizes_and_crops_the_centre(gen, tmp_path):
   large[:, 20:44] = 200  # in the middle after a crop from 24x24 to 16x24
   path = tmp_path / "large.mp4"
   video_write.write_video(path, large, 12)
-  clip, _ = sample.read_input(str(path), gen.shape, 1, fit=True)
+  clip, info = inputs.read_start(str(path), gen.shape, 1, fit=True)
   assert clip.shape == (2, 16, 24, 3)
   assert clip[:, 5:11].min() > 150 and clip[:, 0].max() < 60
   np.testing.assert_allclose(
     clip.mean((0, 2, 3)), clip[:, ::-1].mean((0, 2, 3))
   )
   with pytest.raises(ValueError, match="64x64.*trained on 16x24.*--fit"):
-    sample.read_input(str(path), gen.shape, 1, fit=False)
+    inputs.read_start(str(path), gen.shape, 1, fit=False)
   with pytest.raises(ValueError, match="2 frames.*first 5"):
-    sample.read_input(str(path), gen.shape, 5, fit=True)
+    inputs.read_start(str(path), gen.shape, 5, fit=True)
+  # A mask is cut as its clip is.
+  PIL.Image.fromarray(large[0]).save(tmp_path / "mask.png")
+  mask = inputs.read_mask(str(tmp_path / "mask.png"), info, gen.shape, True)
+  assert mask.shape == (16, 24) and mask[5:11].min() > 150 > mask[0].max()
+
+
+def test_a_canvas_is_scaled_to_the_trained_size(gen, tmp_path):
+  path = str(tmp_path / "small.mp4")
+  video_write.write_video(path, np.zeros((9, 24, 32, 3), np.uint8), 12)
+  clip, _ = inputs.read_inner(path, gen.shape, (48, 32))
+  assert clip.shape == (9, 12, 16, 3)
+  with pytest.raises(ValueError, match="not the aspect.*24x16; give 48x32"):
+    inputs.read_inner(path, gen.shape, (40, 32))
+  with pytest.raises(ValueError, match="32x24, which does not fit into"):
+    inputs.read_inner(path, gen.shape, (30, 20))
 
 
 @pytest.mark.parametrize(
@@ -92,20 +190,35 @@ def test_fit_resizes_and_crops_the_centre(gen, tmp_path):
   [
     (["--task=class_con"], "did you mean 'class_cond'.*frame_prediction"),
     (["--task=class_cond", "--label=cow"], "no label 'cow'"),
-    (["--task=class_cond", "--input=clip.mp4"], "reads no clip.*--input"),
+    (["--task=class_cond", "--input=clip.mp4"], "does not read --input"),
     (["--task=class_cond", "--num=0"], "--num is 0"),
     (["--task=class_cond", "--out=clip.mp4"], "clip.mp4 is a file"),
     (["--task=class_cond", "--out=full"], "000.npz exists.*--overwrite"),
     (["--task=class_cond", "--fps=0"], "--fps is 0"),
+    (["--task=class_cond", "--frames=0"], "frames=0 leaves nothing"),
     (["--task=frame_prediction"], "--input=clip.mp4"),
     (["--task=frame_prediction", "--input=no.mp4"], "no.mp4"),
     (
       ["--task=frame_prediction", "--input=clip.mp4", "--label=cat"],
-      "takes no --label",
+      "trained without labels",
     ),
     (
-      ["--task=frame_prediction", "--input=clip.mp4", "--frames=2"],
-      "frames=2.*predict from 1 or 5",
+      ["--task=predict", "--input=clip.mp4", "--given=2"],
+      "given=2.*predict frames from 1 or 5",
+    ),
+    (["--task=inpaint", "--input=clip.mp4"], "hides no pixel"),
+    (["--task=inpaint", "--input=clip.mp4", "--size=9x9"], "not read --size"),
+    (
+      ["--task=inpaint", "--input=clip.mp4", "--mask=clip.png"],
+      "clip.png is 5x4.*input is 24x16",
+    ),
+    (
+      ["--task=inpaint", "--input=clip.mp4", "--box=0,0,17,4"],
+      "within frames of 16x24",
+    ),
+    (
+      ["--task=outpaint", "--input=clip.mp4", "--size=24x16"],
+      "smaller in height, width or both",
     ),
   ],
 )
@@ -155,7 +268,7 @@ def test_a_future_is_the_given_frames_and_then_the_prediction(gen):
   video = toy_generator.clip()
   future = made._future(gen, "x", video, 5, seed=1)
   np.testing.assert_array_equal(future.made[:5], video[:5])
-  guess = transforms.to_uint8(gen.predict(video, frames=5, seed=1)[0])
+  guess = transforms.to_uint8(gen.predict(video, given=5, seed=1)[0])
   np.testing.assert_array_equal(future.made[5:], guess[5:])
   hidden = video[5:].astype(float) - video[4].astype(float)
   expected = np.mean(

@@ -47,13 +47,11 @@ def test_samples_are_videos_that_follow_the_seed(gen):
 
 
 def test_the_label_reaches_the_network(gen):
-  # At a vanishing temperature and without noise only the label differs.
-  sure = dict(num=2, temperature=1e-4, choice_temperature=0.0)
-  mixed = sample_ids(gen, ["cat", "7"], **sure)
-  assert (mixed[0] != mixed[1]).any()
-  twice = sample_ids(gen, [2, 2], **sure)
-  np.testing.assert_array_equal(twice[0], twice[1])
-  np.testing.assert_array_equal(twice[0], mixed[1])
+  # Sample k has one key, so that only its label can make a difference.
+  mixed = sample_ids(gen, ["cat", "7"], num=2)
+  twice = sample_ids(gen, [2, 2], num=2)
+  assert (mixed[0] != twice[0]).any()
+  np.testing.assert_array_equal(mixed[1], twice[1])
 
 
 @pytest.mark.parametrize("frames,latents", [(1, 1), (5, 2)])
