@@ -54,7 +54,7 @@ def main() -> int:
     )
   train = registry.build("data", data, split="train")
   held = registry.build("data", {**data, "eval_clips": args.num}, split="eval")
-  model = Classifier(*clips(train, args.train))
+  model = Classifier(*clips(train, args.train), train.side)
   real, labels = clips(held, args.num)
   recon = np.stack([transforms.to_uint8(gen.reconstruct(v)) for v in real])
   wanted = np.arange(args.num) % len(gen.labels)
@@ -81,10 +81,15 @@ def main() -> int:
 class Classifier:
   """Logistic regression on what is cut out of single frames."""
 
-  def __init__(self, videos: Sequence[np.ndarray], labels: np.ndarray):
+  def __init__(self, videos: Sequence[np.ndarray], labels: np.ndarray, side):
+    self.half = side // 2 + 1
     # Cuts off the centre make it forgive a reconstruction's small errors.
     rng = np.random.default_rng(0)
-    seen = [cut_out(f, rng.normal(0, 0.7, 2)) for v in videos for f in v[::4]]
+    seen = [
+      cut_out(f, self.half, rng.normal(0, 0.7, 2))
+      for video in videos
+      for f in video[::4]
+    ]
     self.model = sklearn.linear_model.LogisticRegression(max_iter=500, C=10)
     self.model.fit(np.stack(seen), np.repeat(labels, len(videos[0][::4])))
 
@@ -92,21 +97,23 @@ class Classifier:
     """Share of videos whose most probable class over all frames is theirs."""
     right = 0
     for video, label in zip(videos, labels, strict=True):
-      seen = np.stack([cut_out(frame) for frame in video])
+      seen = np.stack([cut_out(frame, self.half) for frame in video])
       scores = self.model.predict_log_proba(seen).mean(0)
       right += self.model.classes_[scores.argmax()] == label
     return right / len(labels)
 
 
-def cut_out(frame: np.ndarray, off: np.ndarray | float = 0.0) -> np.ndarray:
+def cut_out(
+  frame: np.ndarray, half: int, off: np.ndarray | float = 0.0
+) -> np.ndarray:
   """float32 [SIDE * SIDE] of length 1: the square around the digit.
 
   Args:
-    frame: uint8 [h w 3] with one digit of 7/16 of its shorter side.
+    frame: uint8 [h w 3] with one digit.
+    half: half the side of the square.
     off: pixels from the centre of brightness to that of the square.
   """
   grey = frame.astype(np.float32).mean(-1)
-  half = min(grey.shape) // 4
   places = np.indices(grey.shape)
   centre = (grey * places).sum((1, 2)) / max(grey.sum(), 1e-6) + off
   top, left = np.rint(centre + 0.5).astype(int) + half
@@ -130,12 +137,12 @@ def clips(source, count: int) -> tuple[list[np.ndarray], np.ndarray]:
 
 def futures(gen, videos, seed: int, method) -> bool:
   """Prints the PSNR of predicted frames; whether it beats repeating."""
-  given = gen.check_frames()
+  given = next(iter(gen.given_frames()))
   videos = videos[:50]
   real = np.stack([transforms.to_float(video) for video in videos])
   made = np.stack(
     [
-      gen.predict(video, frames=given, seed=seed + k, **method)[0]
+      gen.predict(video, given=given, seed=seed + k, **method)[0]
       for k, video in enumerate(videos)
     ]
   )

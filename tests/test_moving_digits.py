@@ -2,6 +2,7 @@
 
 import numpy as np
 import PIL.Image
+import pytest
 
 from magvit_jax.data import moving_digits, pipeline
 
@@ -57,6 +58,22 @@ def test_digits_stay_inside_and_move():
   columns = [np.average(np.arange(40), weights=f.sum(0)) for f in video]
   assert np.ptp(columns) > 10
   assert np.abs(np.diff(columns)).max() <= 3
+
+
+def test_scale_and_speed_of_a_digit():
+  def columns(**args):
+    source = moving_digits.Source("train", frames=5, size=(32, 32), **args)
+    video = source.clip(0, np.random.default_rng(0))["video"][..., 0]
+    return source.side, np.nonzero(video.max((0, 1)))[0]
+
+  side, still = columns(speed=0.0)
+  assert side == 14 and np.ptp(still) < 14
+  side, large = columns(speed=0.0, scale=0.875)
+  assert side == 28 and np.ptp(still) < np.ptp(large) < 28
+  with pytest.raises(ValueError, match="scale is 1.0"):
+    columns(scale=1.0)
+  with pytest.raises(ValueError, match="speed is -0.1"):
+    columns(speed=-0.1)
 
 
 def test_digits_of_the_two_splits_differ():

@@ -4,8 +4,8 @@
     --workdir=runs/dg --config.tokenizer.workdir=runs/dt
 
 Data: as in tokenizer/moving_digits, whose run is needed first. The ids of a
-clip are 5x6x6 positions of 1000; 5 of 17 frames are 2 of 5
-latent frames.
+clip are 5x4x4 positions of 27; 5 of 17 frames are 2 of 5 latent frames. A class
+says little about any one position, so samples by class need guidance.
 
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
@@ -20,12 +20,11 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = clips.get_config()
   cfg.tokenizer.workdir = "runs/digits/tokenizer"
-  cfg.steps = 1600
+  cfg.steps, cfg.batch = 6000, 32
   cfg.stage.tasks.frame_prediction.frames = 5
-  net = cfg.stage.generator.transformer
-  net.width, net.heads, net.hidden = 192, 6, 512
   cfg.stage.optim.lr = 2e-3
+  cfg.stage.sampling = common.sampling(steps=20, guidance=4.0)
   del cfg.data
   cfg.data = moving_digits.get_config().data
-  cfg.eval.every = cfg.checkpoint.every = 400
+  cfg.eval.every = cfg.checkpoint.every = 1000
   return common.small_generator(cfg) if choice["size"] == "smoke" else cfg

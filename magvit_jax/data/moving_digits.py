@@ -25,6 +25,9 @@ class Source:
     frames: frames of a clip.
     size: (height, width) of a clip, at least 16.
     digits: how many digits share the frame; the first gives the label.
+    scale: side of a digit over the shorter side of the frame, in (0, 1); that
+      of Moving MNIST is 7/16.
+    speed: sides of a digit that it moves per frame, at least 0.
     eval_clips: clips of the evaluation list; classes take turns.
     on_corrupt: nothing here can be unreadable.
   """
@@ -33,6 +36,8 @@ class Source:
   frames: int = 9
   size: tuple[int, int] = (64, 64)
   digits: int = 1
+  scale: float = 0.4375
+  speed: float = 0.125
   eval_clips: int = 50
   on_corrupt: str = "raise"
 
@@ -41,6 +46,12 @@ class Source:
       raise ValueError(f"split is {self.split!r}; it is 'train' or 'eval'")
     if len(self.size) != 2 or min(self.size) < 16:
       raise ValueError(f"size is {self.size}; both sides are at least 16")
+    if self.speed < 0:
+      raise ValueError(f"speed is {self.speed}; it must be 0 or more")
+    if not 0 < self.scale < 1:
+      raise ValueError(
+        f"scale is {self.scale}; a digit takes a share of the frame in (0, 1)"
+      )
     if min(self.frames, self.digits, self.eval_clips) < 1:
       raise ValueError(
         f"frames={self.frames}, digits={self.digits} and "
@@ -57,6 +68,11 @@ class Source:
     """One per class that has clips, in the place of files."""
     shown = self.eval_clips if self.split == "eval" else 10
     return self.labels[:shown]
+
+  @property
+  def side(self) -> int:
+    """Pixels of a digit's side."""
+    return max(1, int(min(self.size) * self.scale))
 
   @property
   def shape(self) -> tuple[int, int, int, int]:
@@ -77,7 +93,7 @@ class Source:
     for n in range(self.digits):
       kind = label if n == 0 else int(rng.integers(10))
       pool = _digits(self.split)[kind]
-      _draw(video, pool[rng.integers(len(pool))], rng)
+      _draw(video, pool[rng.integers(len(pool))], self.side, self.speed, rng)
     video = np.repeat(video[..., None], 3, -1)
     return dict(video=video, label=label, file=label, name=str(label))
 
@@ -104,18 +120,19 @@ def _digits(split: str) -> tuple[np.ndarray, ...]:
   return tuple(chosen)
 
 
-def _draw(video: np.ndarray, digit: np.ndarray, rng) -> None:
+def _draw(
+  video: np.ndarray, digit: np.ndarray, side: int, speed: float, rng
+) -> None:
   """Draws a digit on its way through `video` [t h w], in place."""
   frames, height, width = video.shape
-  side = min(height, width) * 7 // 16
   picture = PIL.Image.fromarray(digit).resize(
     (side, side), PIL.Image.Resampling.BICUBIC
   )
   room = np.array([height - side, width - side])
   start = rng.random(2) * room
   angle = rng.random() * 2 * np.pi
-  speed = np.array([np.sin(angle), np.cos(angle)]) * side / 8
-  path = start + np.arange(frames)[:, None] * speed
+  step = np.array([np.sin(angle), np.cos(angle)]) * side * speed
+  path = start + np.arange(frames)[:, None] * step
   # Reflection at both walls is a triangle wave of period twice the room.
   path = room - np.abs(path % (2 * room) - room)
   for frame, (top, left) in zip(video, np.rint(path).astype(int), strict=True):
