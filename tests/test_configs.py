@@ -70,17 +70,16 @@ def test_no_golden_text_is_left_without_its_config():
 
 
 def tokenizer_of(spec):
-  """The config that a generator's tokenizer is trained with, at full size.
+  """The config that a generator's tokenizer is trained with.
 
   Of those whose name its own begins with, the longest; of the choices of its
-  argument only `model` is the tokenizer's too.
+  argument `size` and `model` are the tokenizer's too.
   """
   name, _, arg = spec.removeprefix("generator/").partition(":")
   known = [n.removeprefix("tokenizer/") for n in NAMES if n[0] == "t"]
   own = max((n for n in known if name.startswith(n)), key=len)
-  return train.load_config(
-    f"tokenizer/{own}" + (f":{arg}" if arg.startswith("model=") else "")
-  )
+  shared = arg.startswith(("size=", "model="))
+  return train.load_config(f"tokenizer/{own}" + (f":{arg}" if shared else ""))
 
 
 def shapes(spec, cfg):
