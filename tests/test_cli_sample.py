@@ -148,7 +148,7 @@ def test_methods_of_the_api_make_what_prompts_say(gen):
   np.testing.assert_array_equal(video, gen.decode(ids))
   for video in (
     gen.interpolate(clip[[0, -1]], num=2),
-    gen.outpaint(clip[:, :8], num=2),
+    gen.outpaint(clip[:, :8, :12], num=2),
   ):
     assert video.shape == (2, *gen.shape) and np.abs(video).max() <= 1
 
