@@ -17,7 +17,7 @@ from magvit_jax.configs import common
 SIZES = ("B", "L", "smoke")
 NETS = {
   "B": dict(layers=12, width=768, heads=12, hidden=3072, remat="none"),
-  "L": dict(layers=24, width=1024, heads=16, hidden=4096, remat="full"),
+  "L": dict(layers=24, width=1024, heads=16, hidden=4096, remat="dots"),
 }
 EDITS = (
   "frame_prediction",

@@ -27,8 +27,7 @@ class PositionNorm(nn.Module):
 class RMSNorm(nn.Module):
   """Divides the channels of each position of [… c] by their root mean square.
 
-  The parameter is the scale minus one: weight decay, which also sees scales
-  that nn.scan has stacked to matrices, then pulls the scale to 1, not to 0.
+  The parameter is the scale minus one, so that 0 leaves sizes alone.
   """
 
   eps: float = 1e-6
