@@ -64,6 +64,7 @@ def sampling(**overrides: Any) -> dict[str, Any]:
     "choice_temperature": 4.5,
     "temperature": 1.0,
     "guidance": 0.0,
+    "guidance_power": 0.0,
     "top_k": 0,
     "top_p": 1.0,
     **overrides,
