@@ -7,7 +7,7 @@ what each device computes and sends.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   # Heads and hidden channels are split where a layer begins, and summed where
   # it ends (Megatron-LM, arXiv 1909.08053).
   (r"/qkv/kernel$", ("fsdp", None, "tensor", None)),
+  (r"/qkv/part$", ("fsdp", "tensor")),  # one of the three, as it is used
   (r"/(gate|up)/kernel$", ("fsdp", "tensor")),
   (r"/(out|down)/kernel$", ("tensor", "fsdp")),
   # Tables by their width: the number of rows is often odd.
@@ -278,6 +279,72 @@ def split_tokens(x: Array) -> Array:
   return jax.lax.with_sharding_constraint(
     x, PartitionSpec(BATCH_AXES, "context")
   )
+
+
+def own_heads(heads: int) -> int:
+  """Heads that a device computes of a layer, under `computing`.
+
+  0 where no mesh is known, or they do not divide.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or heads % mesh.shape["tensor"]:
+    return 0
+  return heads // mesh.shape["tensor"]
+
+
+def by_head(
+  function: Callable[..., Array], heads: Sequence[Array], whole: PyTree
+) -> Array:
+  """function(*heads, whole), each device for its own examples and heads.
+
+  Args:
+    function: gives an array [b n heads d].
+    heads: arrays [b n heads d], of all tokens.
+    whole: what all devices need all of.
+  """
+  spec = PartitionSpec(BATCH_AXES, None, "tensor")
+  split = jax.shard_map(
+    lambda heads, whole: function(*heads, whole),
+    in_specs=(spec, PartitionSpec()),
+    out_specs=spec,
+    check_vma=False,
+  )
+  return split(tuple(heads), whole)
+
+
+def gather(weight: Array, name: str) -> Array:
+  """A weight of all parts of `fsdp`, under `computing`; `tensor` stays split.
+
+  Left to itself XLA would keep the parts where they are and send partial sums
+  of activations around. Gradients are added up, and each device keeps its part.
+
+  Args:
+    weight: as it is used, so of the dtype to send.
+    name: that it has in RULES.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.shape["fsdp"] == 1:
+    return weight
+  own = _spec(name, weight.shape, mesh)
+  whole = PartitionSpec(*map(_without_fsdp, own))
+  constrain = jax.lax.with_sharding_constraint
+
+  @jax.custom_vjp
+  def gathered(x):
+    return constrain(x, whole)
+
+  def back(_, grad):
+    # In one step XLA would make a loop of small products and sends of it.
+    return (constrain(constrain(grad, whole), own),)
+
+  gathered.defvjp(lambda x: (gathered(x), None), back)
+  return gathered(weight)
+
+
+def _without_fsdp(axes: tuple[str, ...] | str | None) -> Any:
+  if isinstance(axes, str):
+    return None if axes == "fsdp" else axes
+  return tuple(a for a in axes or () if a != "fsdp") or None
 
 
 def computing(mesh: Mesh) -> Any:

@@ -10,42 +10,56 @@ import pytest
 
 from magvit_jax import sharding
 from magvit_jax.nn import attention, flash
+from magvit_jax.nn import turn as turns
 
 
-def plain(q, k, v):
-  return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+def plain(q, k, v, turn):
+  return attention.attend(q, k, v, turn=turn)
 
 
-def both(function, *args):
+def both(function, arrays, turn, grad):
   """Results and gradients, of one output that weighs all rows."""
-  out, back = jax.vjp(function, *args[:3])
-  return out, *back(args[3])
+  out, back = jax.vjp(function, *arrays, turn)
+  *grads, slope = back(grad)
+  # Positions are not learned, and have no gradient in the kernels.
+  return out, *grads, *(slope[:2] if turn else ())
+
+
+def draw_turn(key, n, d):
+  scale, angles = jax.random.split(key)
+  query, key = 0.5 * jax.random.normal(scale, (2, d))
+  return turns.Turn(query, key, jax.random.uniform(angles, (n, d // 2)) * 6)
 
 
 @pytest.mark.parametrize(
-  "n, heads, d, dtype, tolerance",
+  "n, heads, d, dtype, turned, tolerance",
   [
-    (130, 4, 64, jnp.float32, 2e-6),  # padding, two heads beside each other
-    (256, 1, 128, jnp.float32, 2e-6),
-    (130, 4, 32, jnp.bfloat16, 3e-2),
+    (256, 1, 128, jnp.float32, False, 2e-6),
+    (256, 1, 128, jnp.float32, True, 2e-5),
+    (130, 4, 64, jnp.float32, True, 2e-5),  # padding, two heads side by side
+    (130, 4, 32, jnp.bfloat16, False, 3e-2),
   ],
 )
 def test_values_and_gradients_are_those_of_plain_attention(
-  n, heads, d, dtype, tolerance, monkeypatch
+  n, heads, d, dtype, turned, tolerance, monkeypatch
 ):
   # Two blocks of queries where there are 256 rows, so that sums go on.
   monkeypatch.setattr(flash, "AREA", 128 * 256)
-  keys = jax.random.split(jax.random.key(0), 4)
-  args = [jax.random.normal(k, (2, n, heads, d), dtype) for k in keys]
+  *keys, last, pose = jax.random.split(jax.random.key(0), 5)
+  shape = (2, n, heads, d)
+  arrays = [jax.random.normal(k, shape, dtype) for k in keys]
+  turn = draw_turn(pose, n, d) if turned else None
+  args = arrays, turn, jax.random.normal(last, shape, dtype)
   kernel = functools.partial(flash.attend, interpret=True)
   got = jax.jit(functools.partial(both, kernel))(*args)
   want = jax.jit(functools.partial(both, plain))(*args)
   for ours, theirs in zip(got, want, strict=True):
-    assert ours.dtype == dtype
+    assert ours.dtype == theirs.dtype
+    size = 1 + np.abs(theirs).max() * turned  # scales sum over all rows
     np.testing.assert_allclose(
       np.asarray(ours, np.float32),
       np.asarray(theirs, np.float32),
-      atol=tolerance,
+      atol=tolerance * size,
     )
 
 

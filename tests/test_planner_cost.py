@@ -224,6 +224,36 @@ def test_a_gather_sends_its_part_to_all_others_even_if_it_starts_early():
   assert (op.what, op.bytes) == ("all-gather", 3 * 32 * 1024 * 2)
 
 
+def test_a_gather_that_runs_beside_fusions_is_charged_once():
+  part, whole = f"bf16[32,1024]{TILE}", f"bf16[128,1024]{TILE}"
+  gather = f"{whole} all-gather(%p), channel_id=3, replica_groups={{{{0,1}}}}"
+
+  def step(name, target):
+    return f"""
+%{name} (p: bf16[32,1024]) -> bf16[128,1024] {{
+  %p = {part} parameter(0)
+  %g = {gather}
+  ROOT %c = {whole} custom-call(%g), custom_call_target="{target}"
+}}
+"""
+
+  names = {
+    "a": "AsyncCollectiveStart",
+    "b": "Other",
+    "c": "AsyncCollectiveDone",
+  }
+  text = entry(
+    f"%p = {part} parameter(0)",
+    *(f"%f{n} = {whole} fusion(%p), kind=kCustom, calls=%{n}" for n in names),
+    before="".join(step(n, target) for n, target in names.items()),
+  )
+  found = [o for o in operations(text) if o.kind == cost.COLLECTIVE]
+  assert [o.bytes for o in found] == [32 * 1024 * 2]
+  # Another one, of another channel, is not a step of it.
+  other = text.replace("channel_id=3", "channel_id=4", 1)
+  assert sum(o.kind == cost.COLLECTIVE for o in operations(other)) == 3
+
+
 def test_a_sum_of_which_a_fusion_keeps_its_part_is_a_reduce_scatter():
   text = entry(
     f"%p = bf16[1024,1024]{TILE} parameter(0)",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,22 @@ def test_fsdp_moves_and_tensor_stays():
     specs({"up": {"kernel": leaf(512, 512)}}, tensor=3)
   with pytest.raises(ValueError, match="mesh.fsdp is 5, which does not divide"):
     specs({"kernel": leaf(512, 512)}, fsdp=5)
+
+
+def test_a_weight_is_gathered_over_fsdp_and_its_gradient_split_again():
+  def product(weight, x):
+    return jnp.sum(x @ sharding.gather(weight, "layer/up/kernel"))
+
+  args = jnp.zeros((256, 128)), jnp.zeros((4, 256))
+  types = (jax.sharding.AxisType.Auto,) * 4
+  mesh = jax.sharding.AbstractMesh(
+    (2, 4, 1, 2), sharding.AXES, axis_types=types
+  )
+  with jax.sharding.use_abstract_mesh(mesh):
+    text = str(jax.make_jaxpr(jax.grad(product))(*args))
+  found = re.findall(r"spec=P\((.*?)\)", text)
+  assert found == ["None, 'tensor'", "None, 'tensor'", "'fsdp', 'tensor'"]
+  assert "sharding_constraint" not in str(jax.make_jaxpr(product)(*args))
 
 
 def test_small_arrays_are_whole_on_every_device():

@@ -8,7 +8,8 @@
     --config.tokenizer.workdir=runs/lt --config.data.train=train.npz \\
     --config.data.eval=eval.npz
 
-24 layers of width 1024 with 16 heads, over the 4x16x16 ids of tokenizer/large.
+24 layers of width 1024 with 8 heads (128 channels each, the lanes of a TPU),
+over the 4x16x16 ids of tokenizer/large.
 Every clip is seen many times, so its ids are stored once and a step holds no
 tokenizer; `input=videos` encodes in every step instead. The state is split over
 all chips (fsdp). No run of it is ours; what it would cost is said by
@@ -33,7 +34,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   cfg.steps, cfg.batch = 200_000, 256
   cfg.mesh = dict(data=1, fsdp=-1, context=1, tensor=1)
   net = cfg.stage.generator.transformer
-  net.layers, net.width, net.heads, net.hidden = 24, 1024, 16, 2688
+  net.layers, net.width, net.heads, net.hidden = 24, 1024, 8, 2688
   net.remat = "dots"
   cfg.stage.tasks.frame_prediction.frames = 5
   cfg.stage.optim.lr, cfg.stage.optim.warmup = 3e-4, 5000

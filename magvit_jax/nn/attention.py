@@ -2,16 +2,22 @@
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
 
 from magvit_jax import sharding
 from magvit_jax.nn import flash
+from magvit_jax.nn import turn as turns
 from magvit_jax.types import Array
 
 NAME = "attention"  # of the result, for policies of remat
 
 
-def attend(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+def attend(
+  q: Array,
+  k: Array,
+  v: Array,
+  mask: Array | None = None,
+  turn: turns.Turn | None = None,
+) -> Array:
   """Softmax attention; logits and softmax are float32 whatever q is.
 
   On a TPU, under `sharding.computing`, shapes that nn/flash.py takes go through
@@ -23,26 +29,25 @@ def attend(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     k: [b m heads d], keys.
     v: [b m heads d], values.
     mask: bool, broadcasts to [b heads n m]; False is not looked at.
+    turn: how queries and keys are normalised and turned first, if they are;
+      n is m then.
 
   Returns:
     [b n heads d], of q's dtype.
   """
   if mask is None and _kernels(q.shape, k.shape):
-    out = _split(flash.attend)(q, k, v)
+    out = sharding.by_head(flash.attend, (q, k, v), turn)
   else:
+    if turn is not None:
+      q, k = turns.plain(q, k, turn)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="xla")
-  return checkpoint_name(out, NAME)
+  # Kept for the backward pass as the kernels lay it, heads in the lanes.
+  flat = checkpoint_name(out.reshape(*out.shape[:2], -1), NAME)
+  return flat.reshape(out.shape)
 
 
 def _kernels(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
-  mesh = jax.sharding.get_abstract_mesh()
-  if jax.default_backend() != "tpu" or mesh.empty:
-    return False
-  parts, (_, n, heads, d) = mesh.shape["tensor"], q
-  return not heads % parts and flash.fits(n, k[1], heads // parts, d)
-
-
-def _split(function):
-  """Each device computes its own examples and heads, of all tokens."""
-  spec = PartitionSpec(sharding.BATCH_AXES, None, "tensor")
-  return jax.shard_map(function, in_specs=spec, out_specs=spec, check_vma=False)
+  _, n, heads, d = q
+  own = sharding.own_heads(heads)
+  on_tpu = jax.default_backend() == "tpu"
+  return bool(on_tpu and own and flash.fits(n, k[1], own, d))

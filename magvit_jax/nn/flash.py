@@ -5,10 +5,12 @@ logits fits the memory of the core: a program of the grid takes a block of
 queries and all keys, so that nothing is rescaled. Heads lie beside each other
 in the lanes, as the projections leave them; where two or more share the 128
 lanes, the others are zeroed, as the matrix unit would only multiply padding.
+
+The norm of queries and keys and their rotary positions (nn/turn.py) are part of
+the kernels: outside, each would be several passes over the memory.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,9 +18,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from magvit_jax.nn import turn as turns
+from magvit_jax.nn.turn import LANES, Turn
 from magvit_jax.types import Array
 
-LANES = 128
 AREA = 2**19  # logits of a block, so that what is held fits 16 MiB
 
 
@@ -29,7 +32,13 @@ def fits(n: int, m: int, heads: int, d: int) -> bool:
   return bool(lanes and n == m and _round(n) * LANES <= AREA)
 
 
-def attend(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
+def attend(
+  q: Array,
+  k: Array,
+  v: Array,
+  turn: Turn | None = None,
+  interpret: bool = False,
+) -> Array:
   """Softmax attention of [b n heads d], each of a shape that `fits`.
 
   Products take operands of q's dtype; logits, softmax and sums are float32.
@@ -38,45 +47,60 @@ def attend(q: Array, k: Array, v: Array, interpret: bool = False) -> Array:
     q: queries.
     k: keys.
     v: values.
+    turn: how queries and keys are normalised and turned first, if they are.
     interpret: whether to run the kernels without a TPU, for tests.
   """
   b, n, heads, d = q.shape
   flat = (x.reshape(b, n, heads * d) for x in (q, k, v))
-  return _attend(*flat, d, interpret).reshape(q.shape)
+  tables = turns.tables(turn, _round(n), d) if turn else ()
+  return _attend(*flat, tables, d, interpret).reshape(q.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _attend(q: Array, k: Array, v: Array, d: int, interpret: bool) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attend(q, k, v, tables, d, interpret):
   grid, block, whole = _layout(q.shape, d)
   return pl.pallas_call(
-    functools.partial(_forward_kernel, q.shape[1], d),
+    functools.partial(_forward_kernel, q.shape[1], d, len(tables)),
     grid=grid,
-    in_specs=[block, whole, whole],
+    in_specs=[block, whole, whole, *map(_shared, tables)],
     out_specs=block,
     out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
-    **_options(q.shape, 2, "parallel", interpret),
+    scratch_shapes=[pltpu.VMEM(whole.block_shape[1:], q.dtype)],
+    **_options(q.shape, 2, interpret),
     name="attention_forward",
-  )(q, k, v)
+  )(q, k, v, *tables)
 
 
-def _forward(q, k, v, d, interpret):
-  return _attend(q, k, v, d, interpret), (q, k, v)
+def _forward(q, k, v, tables, d, interpret):
+  return _attend(q, k, v, tables, d, interpret), (q, k, v, tables)
 
 
 def _backward(d, interpret, kept, grad):
-  q, k, v = kept
-  grid, block, whole = _layout(q.shape, d)
-  held = pltpu.VMEM((_round(q.shape[1]), max(LANES, d)), jnp.float32)
-  return pl.pallas_call(
-    functools.partial(_backward_kernel, q.shape[1], d),
+  q, k, v, tables = kept
+  (b, n, width), (grid, block, whole) = q.shape, _layout(q.shape, d)
+  lanes = whole.block_shape[2]
+  held = pltpu.VMEM(whole.block_shape[1:], jnp.float32)
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)]
+  outs = [block, whole, whole]
+  if tables:
+    outs.append(pl.BlockSpec((1, 2, lanes), lambda i, j, k: (i, 0, j)))
+    shapes.append(jax.ShapeDtypeStruct((b, 2, width), jnp.float32))
+  (*grads,) = pl.pallas_call(
+    functools.partial(_backward_kernel, n, d, len(tables)),
     grid=grid,
-    in_specs=[block, whole, whole, block],
-    out_specs=[block, whole, whole],
-    out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)],
-    scratch_shapes=[held, held],
-    **_options(q.shape, 5, "arbitrary", interpret),
+    in_specs=[block, whole, whole, block, *map(_shared, tables)],
+    out_specs=outs,
+    out_shape=shapes,
+    scratch_shapes=[held, held, pltpu.VMEM(held.shape, q.dtype)],
+    **_options(q.shape, 5, interpret),
     name="attention_backward",
-  )(q, k, v, grad)
+  )(q, k, v, grad, *tables)
+  if not tables:
+    return *grads, ()
+  *grads, scale = grads
+  scale = scale.reshape(b, 2, width // lanes, lanes).sum((0, 2))
+  # Positions are not learned.
+  return *grads, (scale, *map(jnp.zeros_like, tables[1:]))
 
 
 _attend.defvjp(_forward, _backward)
@@ -92,14 +116,19 @@ def _layout(shape: tuple[int, ...], d: int) -> tuple[Any, ...]:
   return (b, width // lanes, rows // size), block, whole
 
 
-def _options(shape, products: int, order: str, interpret: bool) -> dict:
-  """What both calls share; `order` is that of the blocks of a head."""
+def _shared(table: Array) -> pl.BlockSpec:
+  """All programs of the grid see all of a table."""
+  return pl.BlockSpec(table.shape, lambda i, j, k: (0, 0))
+
+
+def _options(shape, products: int, interpret: bool) -> dict:
+  """What both calls share; the blocks of a head run in order."""
   b, n, width = shape
   rows = _round(n)
   return dict(
     interpret=interpret,
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel", "parallel", order)
+      dimension_semantics=("parallel", "parallel", "arbitrary")
     ),
     cost_estimate=pl.CostEstimate(
       flops=2 * products * b * rows * rows * width,
@@ -109,30 +138,35 @@ def _options(shape, products: int, order: str, interpret: bool) -> dict:
   )
 
 
-def _forward_kernel(n, d, q_ref, k_ref, v_ref, out_ref):
-  q, k, v = q_ref[0], _read(n, 0, k_ref), _read(n, 0, v_ref)
+def _forward_kernel(n, d, count, q_ref, k_ref, v_ref, *refs):
+  tables, (out_ref, turned) = refs[:count], refs[count:]
+  _turn_keys(n, d, k_ref, tables, turned)
+  q, _ = _turn(_read(n, pl.program_id(2), q_ref), 0, d, tables)
+  k, v = turned[...], _read(n, 0, v_ref)
   out = jnp.zeros(q.shape, jnp.float32)
-  for own in _heads(q.shape, d):
+  for own in turns.heads(q.shape, d):
     weights = _weights(jnp.where(own, q, 0), k, n, d)
     out = jnp.where(own, _dot(weights.astype(v.dtype), v, 1, 0), out)
   out_ref[0] = out.astype(out_ref.dtype)
 
 
-def _backward_kernel(
-  n, d, q_ref, k_ref, v_ref, grad_ref, dq_ref, dk_ref, dv_ref, dk, dv
-):
+def _backward_kernel(n, d, count, q_ref, k_ref, v_ref, grad_ref, *refs):
   """Adds up dk and dv over the blocks of queries, which run in order."""
+  tables, outs = refs[:count], refs[count:-3]
+  (dq_ref, dk_ref, dv_ref), (dk, dv, turned) = outs[:3], refs[-3:]
   step = pl.program_id(2)
+  _turn_keys(n, d, k_ref, tables, turned)
 
   @pl.when(step == 0)
   def _():
-    dk[...] = jnp.zeros_like(dk)
-    dv[...] = jnp.zeros_like(dv)
+    for ref in (dk, dv, *outs[3:]):
+      ref[...] = jnp.zeros_like(ref)
 
-  k, v = _read(n, 0, k_ref), _read(n, 0, v_ref)
-  q, grad = (_read(n, step, ref) for ref in (q_ref, grad_ref))
+  k, v = turned[...], _read(n, 0, v_ref)
+  raw, grad = (_read(n, step, ref) for ref in (q_ref, grad_ref))
+  q, back = _turn(raw, 0, d, tables)
   dq = jnp.zeros(q.shape, jnp.float32)
-  for own in _heads(q.shape, d):
+  for own in turns.heads(q.shape, d):
     q_own, grad_own = jnp.where(own, q, 0), jnp.where(own, grad, 0)
     weights = _weights(q_own, k, n, d)
     dv[...] += _dot(weights.astype(v.dtype), grad_own, 0, 0)
@@ -141,12 +175,43 @@ def _backward_kernel(
     slope = (weights * slope * d**-0.5).astype(q.dtype)
     dq = jnp.where(own, _dot(slope, k, 1, 0), dq)
     dk[...] += _dot(slope, q_own, 0, 0)
-  dq_ref[0] = dq.astype(dq_ref.dtype)
+  _store(dq_ref, dq, back, 0, outs[3:])
 
   @pl.when(step == pl.num_programs(2) - 1)
   def _():
-    dk_ref[0] = dk[...].astype(dk_ref.dtype)
+    _, back = _turn(_read(n, 0, k_ref), 1, d, tables)
+    _store(dk_ref, dk[...], back, 1, outs[3:])
     dv_ref[0] = dv[...].astype(dv_ref.dtype)
+
+
+def _turn_keys(n, d, k_ref, tables, turned):
+  """Once per head, before its first block of queries."""
+
+  @pl.when(pl.program_id(2) == 0)
+  def _():
+    turned[...] = _turn(_read(n, 0, k_ref), 1, d, tables)[0]
+
+
+def _turn(x, which, d, tables):
+  """(x turned, its pullback); `which` is 0 for a block of queries, 1 for keys.
+
+  The pullback gives the gradients of x and of the scale.
+  """
+  if not tables:
+    return x, None
+  scale, cos, sin = tables
+  start = 0 if which else pl.program_id(2) * x.shape[0]
+  rows = pl.ds(start, x.shape[0])
+  own = (scale[which : which + 1], cos[rows], sin[rows])
+  back = functools.partial(turns.pullback, x, *own, d)
+  return turns.apply(x, *own, d), back
+
+
+def _store(ref, grad, back, which, scales):
+  if back:
+    grad, scale = back(grad)
+    scales[0][0, which : which + 1] += scale
+  ref[0] = grad.astype(ref.dtype)
 
 
 def _read(n: int, step: Any, ref: Any) -> Array:
@@ -154,13 +219,6 @@ def _read(n: int, step: Any, ref: Any) -> Array:
   rows, lanes = ref.shape[1:]
   row = jax.lax.broadcasted_iota(jnp.int32, (rows, lanes), 0) + step * rows
   return jnp.where(row < n, ref[0], 0)
-
-
-def _heads(shape: tuple[int, int], d: int) -> Iterator[Array]:
-  """bool [rows lanes] per head of a block: the lanes that are its own."""
-  lane = jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-  for head in range(max(1, LANES // d)):
-    yield (lane >= head * d) & (lane < (head + 1) * d)
 
 
 def _weights(q: Array, k: Array, n: int, d: int) -> Array:

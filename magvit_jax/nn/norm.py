@@ -35,9 +35,17 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
-    y = x.astype(jnp.float32)
-    y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
-    return (y * (1.0 + scale)).astype(x.dtype)
+    return root_mean_square(x, scale, self.eps)
+
+
+class Scale(nn.Module):
+  """The parameter of an RMSNorm alone, for what computes it elsewhere."""
+
+  width: int
+
+  @nn.compact
+  def __call__(self) -> Array:
+    return self.param("scale", nn.initializers.zeros, (self.width,))
 
 
 class FrameGroupNorm(nn.Module):
@@ -60,6 +68,13 @@ class FrameGroupNorm(nn.Module):
     y = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, c // groups)
     y = standardize(y, (-4, -3, -1), self.eps).reshape(x.shape)
     return (y * scale + bias).astype(x.dtype)
+
+
+def root_mean_square(x: Array, scale: Array, eps: float) -> Array:
+  """RMSNorm of [… c] by a scale [c], minus one; float32 inside."""
+  y = x.astype(jnp.float32)
+  y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
+  return (y * (1.0 + scale)).astype(x.dtype)
 
 
 def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:

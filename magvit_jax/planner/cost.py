@@ -121,6 +121,12 @@ class _Walk:
     self.group, self.slices = group, slices  # devices of a slice; slices
     self.found: list[Operation] = []
     self.unknown: list[str] = []
+    self.started = {
+      op.attribute(r"channel_id=(\d+)")
+      for place in module.computations.values()
+      if _starts(place)
+      for op in place.instructions.values()
+    } - {None}
 
   def computation(
     self, place: hlo.Computation, runs: int, known: dict[int, int]
@@ -164,7 +170,7 @@ class _Walk:
     inside = list(self._inside(op))
     for inner, owner in inside:
       base = inner.opcode.removesuffix("-start")
-      if base in COLLECTIVES:
+      if base in COLLECTIVES and not self._continued(inner, owner):
         # A fusion that keeps its own part of a sum is a reduce-scatter.
         root = owner.instructions[owner.root].opcode
         part = base == "all-reduce" and root == "dynamic-slice"
@@ -178,6 +184,14 @@ class _Walk:
       moved = _touched(op, [place.instructions[n] for n in op.operands])
       kind = _kind(op, [inner for inner, _ in inside])
       self._add(op, kind, runs, seconds=self._memory(moved), estimated=False)
+
+  def _continued(self, op, owner) -> bool:
+    """Whether it is a later step of a collective that others are fused with.
+
+    Each of these fusions names the whole collective; the first is charged.
+    """
+    channel = op.attribute(r"channel_id=(\d+)")
+    return channel in self.started and not _starts(owner)
 
   def _collective(self, op, place, runs, base) -> None:
     size = self._operand_bytes(op, place)
@@ -271,6 +285,14 @@ def sent(collective: str, group: int) -> float:
     "all-to-all": (group - 1) / group,
     "ragged-all-to-all": (group - 1) / group,
   }.get(collective, 1)
+
+
+def _starts(place: hlo.Computation) -> bool:
+  """Whether a fusion begins a collective that runs beside other fusions."""
+  return any(
+    op.attribute(r'custom_call_target="([^"]*)"') == "AsyncCollectiveStart"
+    for op in place.instructions.values()
+  )
 
 
 def group_size(op: hlo.Instruction, everyone: int) -> int:

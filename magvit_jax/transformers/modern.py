@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry, sharding
-from magvit_jax.nn import attention, rotary
-from magvit_jax.nn.norm import RMSNorm
+from magvit_jax.nn import attention, dense, rotary
+from magvit_jax.nn import turn as turns
+from magvit_jax.nn.norm import RMSNorm, Scale
 from magvit_jax.types import Array, Key
 
 # What the backward pass keeps of a layer: all of it, the products of matrices
@@ -64,30 +65,25 @@ class Block(nn.Module):
 
   def _attend(self, x: Array, angles: Array) -> Array:
     d = x.shape[-1]
-    qkv = nn.DenseGeneral(
-      (3, self.heads, d // self.heads),
-      use_bias=False,
-      dtype=self.dtype,
-      name="qkv",
-    )(x)
-    q, k, v = (qkv[:, :, i] for i in range(3))
-    q = rotary.rotate(RMSNorm(name="norm_q")(q), angles)
-    k = rotary.rotate(RMSNorm(name="norm_k")(k), angles)
-    return self._out(d, "out")(attention.attend(q, k, v).reshape(x.shape))
+    q, k, v = dense.QueriesKeysValues(self.heads, self.dtype, name="qkv")(x)
+    turn = turns.Turn(
+      query=Scale(q.shape[-1], name="norm_q")(),
+      key=Scale(q.shape[-1], name="norm_k")(),
+      angles=angles,
+    )
+    h = attention.attend(q, k, v, turn=turn)
+    return self._out(d, "out")(h.reshape(x.shape))
 
   def _mlp(self, x: Array) -> Array:
-    dense = dict(use_bias=False, dtype=self.dtype)
-    gate = nn.Dense(self.hidden, **dense, name="gate")(x)
-    up = nn.Dense(self.hidden, **dense, name="up")(x)
+    gate = dense.Dense(self.hidden, self.dtype, name="gate")(x)
+    up = dense.Dense(self.hidden, self.dtype, name="up")(x)
     return self._out(x.shape[-1], "down")(jax.nn.silu(gate) * up)
 
-  def _out(self, width: int, name: str) -> nn.Dense:
+  def _out(self, width: int, name: str) -> nn.Module:
     init = nn.initializers.variance_scaling(
       1.0 / self.branches, "fan_in", "truncated_normal"
     )
-    return nn.Dense(
-      width, use_bias=False, kernel_init=init, dtype=self.dtype, name=name
-    )
+    return dense.Dense(width, self.dtype, init, name=name)
 
 
 class Transformer(nn.Module):
