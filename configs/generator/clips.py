@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the quickstart's generator."""
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = common.base()
-  cfg.steps = 800
+  cfg.steps = 500
   cfg.batch = 16
   cfg.tokenizer = dict(workdir="runs/quickstart/tokenizer", fingerprint="")
   cfg.stage = dict(

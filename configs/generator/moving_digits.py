@@ -20,10 +20,12 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   choice = common.parse_arg(arg, size=("full", "smoke"))
   cfg = clips.get_config()
   cfg.tokenizer.workdir = "runs/digits/tokenizer"
-  cfg.steps, cfg.batch = 6000, 32
+  cfg.steps, cfg.batch = 4000, 32
   cfg.stage.tasks.frame_prediction.frames = 5
   cfg.stage.optim.lr = 2e-3
-  cfg.stage.sampling = common.sampling(steps=20, guidance=4.0)
+  cfg.stage.sampling = common.sampling(
+    steps=20, guidance=4.0, temperature=0.5, choice_temperature=1.0
+  )
   del cfg.data
   cfg.data = moving_digits.get_config().data
   cfg.eval.every = cfg.checkpoint.every = 1000

@@ -31,7 +31,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     size=(16, 16),
     digits=1,
     scale=0.625,
-    speed=0.05,
+    speed=0.1,
     eval_clips=cfg.data.eval_clips,
     on_corrupt="raise",
   )
