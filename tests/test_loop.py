@@ -377,11 +377,15 @@ def test_wrong_values_stop_before_the_workdir_is_touched(
 
 
 def test_second_signal_quits(capfd):
-  with pytest.raises(KeyboardInterrupt):
-    with signals.Stop() as stop:
+  # A shell starts what it puts in the background with SIGINT ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
       os.kill(os.getpid(), signal.SIGINT)
       assert stop.requested(1) and "SIGINT: stopping" in capfd.readouterr().err
       os.kill(os.getpid(), signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_signals_are_left_alone_outside_the_main_thread():
