@@ -186,6 +186,12 @@ def test_the_text_names_the_parts(planned):
   assert all(row["name"] in shown for row in planned["dearest"])
 
 
+def test_a_shape_of_many_arrays_does_not_fill_the_screen(planned):
+  new = json.loads(json.dumps(planned))
+  new["dearest"][0]["shape"] = "f32[8], " * 100
+  assert max(map(len, text.report(new).splitlines())) < 300
+
+
 def test_against_names_what_changed(planned):
   new = json.loads(json.dumps(planned))
   scope = max(new["scopes"], key=new["scopes"].get)

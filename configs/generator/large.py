@@ -16,6 +16,8 @@ all chips (fsdp). No run of it is ours; what it would cost is said by
 
   python -m magvit_jax plan --config=generator/large --topology=v5e:4x4
 
+(libtpu 0.0.42.1: 9.7 GiB of a chip, 354 ms a step, 2.4 times its matmul time).
+
 Argument: `input=tokens|videos`, `smoke` (a tiny net, a few steps: for tests).
 """
 

@@ -11,6 +11,7 @@ KINDS = {
   "movement": "data movement",
 }
 CHANGED = 0.01  # of a step: smaller changes are not listed
+WIDEST = 100  # characters of a shape
 
 
 def report(plan: Mapping[str, Any]) -> str:
@@ -207,7 +208,10 @@ def _dearest(plan) -> list[str]:
     share = row["seconds"] / step if step else 0.0
     cells = (row["kind"], f"{row['runs']:,}", _ms(row["seconds"]))
     table.append((f"  {row['name']}", *cells, f"{share:.1%}"))
-    notes.append(f"{row['source'] or row['scope']}  {row['shape']}")
+    shape = row["shape"]
+    # That of a collective of many arrays would fill the screen.
+    shape = shape if len(shape) <= WIDEST else f"{shape[:WIDEST]} …"
+    notes.append(f"{row['source'] or row['scope']}  {shape}")
   rows = align(table).splitlines()
   lines = [f"{row}  {note}" for row, note in zip(rows[1:], notes, strict=True)]
   compiled = f"compiled in {plan['compile_seconds']:.1f} s"
