@@ -152,6 +152,9 @@ def draw(found: dict[str, list[dict]], path: str, title: str) -> None:
         first = kept[0][name]
         values = [row[name] / first for row in kept]
         panel.loglog([row["at"] for row in kept], values, "o-", label=name)
+    places = [row["at"] for row in rows]
+    panel.set_xticks(places, [str(place) for place in places])
+    panel.set_xticks([], minor=True)
     panel.set_xlabel(axis)
     panel.set_title(f"{title}: {axis}", fontsize=9)
     panel.grid(True, which="both", alpha=0.3)

@@ -22,14 +22,17 @@ from magvit_jax.nn import turn as turns
 from magvit_jax.nn.turn import LANES, Turn
 from magvit_jax.types import Array
 
-AREA = 2**19  # logits of a block, so that what is held fits 16 MiB
+# What is held fits the 16 MiB that a kernel may take: logits of a block, and
+# numbers in all keys of the heads that share the lanes.
+AREA = 2**19
+KEYS = 2**18
 
 
 def fits(n: int, m: int, heads: int, d: int) -> bool:
   """Whether the kernels take n queries and m keys of heads of d channels."""
   whole = LANES % d == 0 or d % LANES == 0
   lanes = whole and heads * d % max(LANES, d) == 0
-  return bool(lanes and n == m and _round(n) * LANES <= AREA)
+  return bool(lanes and n == m and _round(n) * max(LANES, d) <= KEYS)
 
 
 def attend(
