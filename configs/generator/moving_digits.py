@@ -7,6 +7,11 @@ Data: as in tokenizer/moving_digits, whose run is needed first. The ids of a
 clip are 5x4x4 positions of 27; 5 of 17 frames are 2 of 5 latent frames. A class
 says little about any one position, so samples by class need guidance.
 
+To expect: 13.3 dB for the predicted frames, where repeating the last one has
+12.0; 0.96 of the samples recognised by a classifier, which recognises 0.77 of
+the tokenizer's reconstructions (python benchmarks/digits.py --workdir=...). On
+two busy cores it takes 37 minutes.
+
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
 

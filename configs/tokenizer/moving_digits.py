@@ -8,6 +8,8 @@ become 5x4x4 ids of 27. The backbone is that of tokenizer/clips with blocks of
 4x4x4 pixels. The quantizer is `fsq` with few levels: a generator that has half
 an hour on two cores learns 27 ids, and does not learn 1,000.
 
+To expect: 19 dB on held-out clips, where box means have 14; a minute.
+
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
 
