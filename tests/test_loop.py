@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from magvit_jax import (
   loop,
   optim,
   profiling,
-  signals,
   utilization,
   warmstart,
   workdir,
@@ -374,29 +372,3 @@ def test_wrong_values_stop_before_the_workdir_is_touched(
   with pytest.raises(ValueError, match=words):
     train(tmp_path / "w", **changes)
   assert not (tmp_path / "w").exists()
-
-
-def test_second_signal_quits(capfd):
-  # A shell starts what it puts in the background with SIGINT ignored.
-  before = signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
-      os.kill(os.getpid(), signal.SIGINT)
-      assert stop.requested(1) and "SIGINT: stopping" in capfd.readouterr().err
-      os.kill(os.getpid(), signal.SIGINT)
-  finally:
-    signal.signal(signal.SIGINT, before)
-
-
-def test_signals_are_left_alone_outside_the_main_thread():
-  before = signal.getsignal(signal.SIGTERM)
-  seen = []
-
-  def body():
-    with signals.Stop() as stop:
-      seen.append((signal.getsignal(signal.SIGTERM), stop.requested(1)))
-
-  thread = threading.Thread(target=body)
-  thread.start()
-  thread.join()
-  assert seen == [(before, False)]

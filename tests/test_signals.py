@@ -1,0 +1,35 @@
+"""Signals: the second one quits, other threads are left alone."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from magvit_jax import signals
+
+
+def test_second_signal_quits(capfd):
+  # A shell starts what it puts in the background with SIGINT ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert stop.requested(1) and "SIGINT: stopping" in capfd.readouterr().err
+      os.kill(os.getpid(), signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+  before = signal.getsignal(signal.SIGTERM)
+  seen = []
+
+  def body():
+    with signals.Stop() as stop:
+      seen.append((signal.getsignal(signal.SIGTERM), stop.requested(1)))
+
+  thread = threading.Thread(target=body)
+  thread.start()
+  thread.join()
+  assert seen == [(before, False)]
