@@ -21,10 +21,9 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from magvit_jax import registry, tokenizers
+from magvit_jax import evaluate, registry, tokenizers
 from magvit_jax.configs.tokenizer import clips
 from magvit_jax.data import pipeline
-from magvit_jax.metrics import codebook_usage, psnr
 
 PAIR = dict(loss_commitment=0.25, loss_codebook=1.0)
 BINARY = dict(loss_entropy=0.02, loss_commitment=0.02)
@@ -139,14 +138,14 @@ def train(cfg: dict, batches, steps: int) -> tuple:
   stage = registry.build("stages", cfg, steps=steps)
   key, step = jax.random.key(0), jax.jit(stage.step, donate_argnums=0)
   times = []
-  batch = arrays(next(batches))
+  batch = pipeline.arrays(next(batches))
   state = jax.jit(stage.init)(key, batch, {})
   for i in range(steps):
     start = time.perf_counter()
     state, metrics = step(state, batch, jax.random.fold_in(key, i))
     jax.block_until_ready(metrics)
     times.append(time.perf_counter() - start)
-    batch = arrays(next(batches))
+    batch = pipeline.arrays(next(batches))
   return state, batch, times
 
 
@@ -177,37 +176,24 @@ def terms(quantizer) -> list[str]:
   return [name for name in out.aux if name.startswith("loss_")]
 
 
-def arrays(batch: dict) -> dict[str, np.ndarray]:
-  """What of a batch goes to the device."""
-  return {k: batch[k] for k in ("video", "valid", "file")}
-
-
 def judge(cfg: dict, state, data) -> dict[str, float]:
   """PSNR, usage, perplexity and bits per position on the held-out clips."""
   stage = registry.build("stages", cfg, steps=cfg["optim"]["warmup"] + 1)
   source = registry.build("data", data, split="eval")
-  predict = jax.jit(stage.programs["predict"])
-  sizes = stage.context["sizes"]
-  metrics = [psnr.Metric(len(source.files))]
-  if sizes:
-    metrics.append(codebook_usage.Metric(sizes))
-  sums = [None] * len(metrics)
-  with pipeline.eval_batches(source, batch=8) as batches:
-    for batch in batches:
-      out = predict(state, arrays(batch))
-      for i, metric in enumerate(metrics):
-        new = metric.update(**out)
-        sums[i] = add(sums[i], new) if sums[i] else new
-  results = [m.result(s) for m, s in zip(metrics, sums, strict=True)]
-  row = {k: v for result in results for k, v in result.items()}
-  places = np.prod(out["ids"].shape[1:-1]) / POSITIONS
-  row["bits"] = float(places * np.sum(np.log2(sizes)))
-  return {"usage": 0.0, "perplexity": 0.0, **row}
-
-
-def add(a: dict, b: dict) -> dict:
-  """Sums of two parts."""
-  return jax.tree.map(lambda x, y: x + y, a, b)
+  names = ["psnr"]
+  if stage.context["sizes"]:
+    names += ["codebook_usage", "bits"]
+  row = evaluate.evaluate(
+    jax.jit(stage.programs["predict"]),
+    state,
+    source,
+    {name: {} for name in names},
+    batch=8,
+    context=stage.context,
+    progress=False,
+  )
+  bits = row.get("bits_per_pixel", 0.0) * np.prod(source.shape[:3]) / POSITIONS
+  return {"usage": 0.0, "perplexity": 0.0, **row, "bits": float(bits)}
 
 
 def plot(rows: dict, steps: int, path: pathlib.Path) -> None:

@@ -54,11 +54,7 @@ def make_schedule(
   Raises:
     ValueError: unknown `schedule`, or a warm-up longer than the run.
   """
-  if schedule not in SHAPES:
-    raise ValueError(
-      f"optim.schedule is {schedule!r}{registry.suggest(schedule, SHAPES)}; "
-      f"it is one of {', '.join(SHAPES)}"
-    )
+  registry.check_choice("optim.schedule", schedule, SHAPES)
   if not 0 <= warmup <= steps:
     raise ValueError(
       f"optim.warmup is {warmup}; it must lie between 0 and the {steps} steps "
@@ -105,11 +101,7 @@ def make(
   Raises:
     ValueError: a choice that does not exist or does not fit.
   """
-  if name not in ("adam", "adamw"):
-    raise ValueError(
-      f"optim.name is {name!r}{registry.suggest(name, ('adam', 'adamw'))}; "
-      "it is one of adam, adamw"
-    )
+  registry.check_choice("optim.name", name, ("adam", "adamw"))
   if name == "adam" and weight_decay:
     raise ValueError(
       f"optim.weight_decay is {weight_decay} but optim.name is 'adam', which "

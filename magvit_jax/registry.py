@@ -122,6 +122,15 @@ def plain(cfg: Any) -> Any:
   return cfg
 
 
+def check_choice(name: str, value: str, known: Any) -> None:
+  """ValueError unless `value`, of the argument `name`, is one of `known`."""
+  if value not in known:
+    raise ValueError(
+      f"{name} is {value!r}{suggest(value, known)}; it is one of "
+      f"{', '.join(known)}"
+    )
+
+
 def suggest(word: str, known: Any) -> str:
   """' (did you mean X?)' for the nearest known word, or nothing."""
   near = difflib.get_close_matches(word, list(known), n=1)

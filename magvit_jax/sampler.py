@@ -34,9 +34,9 @@ from magvit_jax import (
 )
 from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
-from magvit_jax.stages import futures, generator
-from magvit_jax.stages.generator import Net
-from magvit_jax.tasks import Tables, TokenCondition
+from magvit_jax.stages import futures, token_net
+from magvit_jax.stages.token_net import Net
+from magvit_jax.tasks import TokenCondition
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree
 
@@ -68,29 +68,23 @@ def load_generator(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; "
       "load_generator needs one of the stage 'generator'"
     )
-  net = generator.make_net(
+  net = token_net.make_net(
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],
     **frozen.stage_args(config),
   )
   weights = frozen.restore(folder, config)
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(lambda: token_net.init(net, key))
   return Sampler(
     net,
-    checkpoint.load_params(folder, _abstract(net), item="ema", step=step),
+    checkpoint.load_params(folder, shapes, item="ema", step=step),
     weights,
     tokenizer=api.Codec(net.tokenizer, weights["tokenizer"]),
     labels=config["clips"]["labels"],
     method=maskgit.MaskGIT(**stage["sampling"]),
   )
-
-
-def _abstract(net: Net) -> PyTree:
-  """Shapes of the weights of the generator."""
-  ids = jnp.zeros((1, *net.grid, len(net.sizes)), jnp.int32)
-  zero = jnp.zeros((1,), jnp.int32)
-  cond = TokenCondition(ids, jnp.zeros((1, *net.grid), bool), zero, zero)
-  return jax.eval_shape(net.generator.init, jax.random.key(0), ids, cond)
 
 
 class Sampler:
@@ -135,14 +129,14 @@ class Sampler:
     self.tokenizer, self.labels, self.method = tokenizer, tuple(labels), method
     self.shape, self.grid = net.shape, net.grid
     self.tasks = {
-      name: Tables(*(table[k] for table in net.tables))
+      name: token_net.table_of(net.tables, k)
       for k, name in enumerate(net.names)
     }
     self.model = editing.Model(self.shape, self.grid, self.tasks)
     self._params, self._weights = params, weights
 
     def encode(weights, video):
-      return generator.encode(net, weights, video)
+      return token_net.encode(net, weights, video)
 
     def condition(weights, video, own):
       rows = jax.tree.map(
@@ -151,7 +145,7 @@ class Sampler:
       return encode(weights, task_tables.apply(rows, video).video)
 
     def decode(weights, ids):
-      return generator.decode(net, weights, ids)
+      return token_net.decode(net, weights, ids)
 
     def sample(params, cond, key, number, method):
       keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(number)

@@ -92,11 +92,7 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
     ValueError: unknown `resume`, or another config under 'auto'.
     FileExistsError: the folder holds a run under 'never'.
   """
-  if resume not in MODES:
-    raise ValueError(
-      f"--resume is {resume!r}{registry.suggest(resume, MODES)}; it is one of "
-      f"{', '.join(MODES)}"
-    )
+  registry.check_choice("--resume", resume, MODES)
   folder = pathlib.Path(workdir)
   if not (folder / "config.json").exists():
     if any((folder / "checkpoints").glob("[0-9]*")):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from magvit_jax import registry, transformers
-from magvit_jax.nn import attention, embed, rotary
+from magvit_jax.nn import attention, embed, rotary, stack
 from magvit_jax.transformers import modern
 
 every = pytest.mark.parametrize("name", registry.names("transformers"))
@@ -88,7 +88,7 @@ def test_remat_changes_nothing_but_memory():
     module = plain.clone(remat=remat)
     return jax.grad(lambda v: jnp.sum(jnp.sin(module.apply(v, x, where))))
 
-  names = list(modern.REMAT)
+  names = list(stack.REMAT)
   grads = jax.jit(lambda v: [gradient(name)(v) for name in names])(variables)
   for name, other in zip(names, grads, strict=True):
     for p, q in zip(*map(jax.tree.leaves, (grads[0], other)), strict=True):
@@ -106,7 +106,7 @@ def test_dropout_needs_a_key_and_differs_by_layer_and_key():
   one, two = apply(jax.random.key(0)), apply(jax.random.key(1))
   assert np.abs(one - sure).max() > 0.01 and np.abs(one - two).max() > 0.01
   np.testing.assert_array_equal(one, apply(jax.random.key(0)))
-  big = modern.drop(jnp.ones((400, 100)), 0.25, jax.random.key(0))
+  big = stack.drop(jnp.ones((400, 100)), 0.25, jax.random.key(0))
   assert set(np.unique(big)) == {0.0, np.float32(1 / 0.75)}
   np.testing.assert_allclose(big.mean(), 1, atol=0.02)
 

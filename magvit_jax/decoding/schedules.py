@@ -75,11 +75,7 @@ def gamma(name: str, r: Array, n: Array, xp=jnp) -> Array:
 
 def check(name: str) -> None:
   """Raises ValueError for a schedule that does not exist."""
-  if name not in SCHEDULES:
-    raise ValueError(
-      f"schedule is {name!r}{registry.suggest(name, SCHEDULES)}; it is one of "
-      f"{', '.join(SCHEDULES)}"
-    )
+  registry.check_choice("schedule", name, SCHEDULES)
 
 
 def counts(name: str, n: int, steps: int) -> np.ndarray:

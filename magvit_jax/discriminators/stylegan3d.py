@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from magvit_jax import registry
 from magvit_jax.nn import resample
 from magvit_jax.nn.conv import Conv
-from magvit_jax.tokenizers.levels import Strides, check_choice
+from magvit_jax.tokenizers.levels import Strides
 from magvit_jax.types import Array
 
 INIT = nn.initializers.xavier_uniform()
@@ -99,20 +100,24 @@ class Discriminator(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    check_choice("stylegan3d: pool", self.pool, tuple(resample.POOLS))
+    registry.check_choice("stylegan: pool", self.pool, resample.POOLS)
 
   @nn.compact
   def __call__(self, video: Array) -> Array:
     """[b t h w 3] in [-1,1], of one size -> logits [b 1]."""
+    return self.net((3, 3, 3), (2, 2, 2))(video)
+
+  def net(self, kernel: Strides, strides: Strides) -> Net:
+    """The net of these fields, with its kernels and the strides of blocks."""
     return Net(
       width=self.width,
       multipliers=self.multipliers,
       pool=self.pool,
-      kernel=(3, 3, 3),
-      strides=(2, 2, 2),
+      kernel=kernel,
+      strides=strides,
       dtype=self.dtype,
       name="net",
-    )(video)
+    )
 
 
 TINY = dict(width=8, multipliers=(1, 2))

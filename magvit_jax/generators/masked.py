@@ -83,7 +83,7 @@ def make(
   _check(sizes, grid, classes, tasks, condition)
   if loss == "auto":
     loss = "mask" if condition == "hard" else "all"
-  _choice("loss", loss, LOSSES)
+  registry.check_choice("masked: loss", loss, LOSSES)
   schedules.check(schedule)
   for name, share in dict(
     label_dropout=label_dropout, smoothing=smoothing
@@ -345,15 +345,7 @@ def _check(sizes, grid, classes, tasks, condition) -> None:
       f"masked: classes is {classes} and tasks {tasks}; there are 0 or more "
       "classes and at least 1 task"
     )
-  _choice("condition", condition, CONDITIONS)
-
-
-def _choice(name, value, known) -> None:
-  if value not in known:
-    raise ValueError(
-      f"masked: {name} is {value!r}{registry.suggest(value, known)}; it is one "
-      f"of {', '.join(known)}"
-    )
+  registry.check_choice("masked: condition", condition, CONDITIONS)
 
 
 TINY = dict(

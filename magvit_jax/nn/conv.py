@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
+from magvit_jax import registry
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
@@ -201,5 +202,4 @@ class CausalDepthwise(nn.Module):
 
 def check_pad(pad: str) -> None:
   """ValueError for a padding that does not exist."""
-  if pad not in PADS:
-    raise ValueError(f"pad is {pad!r}; it is one of {', '.join(PADS)}")
+  registry.check_choice("pad", pad, PADS)

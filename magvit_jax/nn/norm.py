@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from magvit_jax import registry
 from magvit_jax.types import Array
 
 
@@ -88,6 +89,5 @@ NORMS = {"frame_group": FrameGroupNorm, "position": PositionNorm}
 
 def make(name: str) -> nn.Module:
   """A norm by its name in a config."""
-  if name not in NORMS:
-    raise ValueError(f"norm is {name!r}; it is one of {', '.join(NORMS)}")
+  registry.check_choice("norm", name, NORMS)
   return NORMS[name]()

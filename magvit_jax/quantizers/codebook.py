@@ -285,14 +285,6 @@ def put(table: Array, ids: Array, use: Array, rows: Array) -> Array:
   return table.at[ids].set(jnp.where(use, rows, table[ids]))
 
 
-def check_choice(name: str, field: str, value: str, known) -> None:
-  """ValueError unless `value` is one of the names in `known`."""
-  if value not in known:
-    raise ValueError(
-      f"{name}: {field} is {value!r}; it is one of {', '.join(known)}"
-    )
-
-
 def check_least(name: str, least: int, **fields: int) -> None:
   """ValueError unless each field is at least `least`."""
   for field, value in fields.items():

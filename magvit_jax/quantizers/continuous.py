@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from magvit_jax import registry
 from magvit_jax.quantizers import Base, Quantized
 from magvit_jax.types import Array, Key
 
@@ -47,10 +48,7 @@ class Quantizer(Base):
       raise ValueError(
         f"continuous: width is {self.width}; it must be positive"
       )
-    if self.form not in FORMS:
-      raise ValueError(
-        f"continuous: form is {self.form!r}; it is one of {', '.join(FORMS)}"
-      )
+    registry.check_choice("continuous: form", self.form, FORMS)
 
   @property
   def dim(self) -> int:

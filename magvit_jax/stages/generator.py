@@ -12,25 +12,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import losses, optim
+from magvit_jax import losses, optim, registry
 from magvit_jax.decoding import maskgit
 from magvit_jax.stages import (
   Stage,
   TrainState,
   accumulation,
   futures,
+  token_net,
   update,
 )
-from magvit_jax.stages.token_net import (
-  Net,
-  decode,
-  draw_task,
-  encode,
-  make_net,
-  table_of,
-  tokens,
-)
-from magvit_jax.tasks import TokenCondition
+from magvit_jax.stages.token_net import Net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import Array, Key, PyTree
 
@@ -74,11 +66,11 @@ def make(
     ValueError: clips that the tokenizer's grid does not divide, a continuous
       tokenizer, or a task that does not fit.
   """
-  net = make_net(tokenizer, shape, classes, generator, tasks, dtype)
+  net = token_net.make_net(tokenizer, shape, classes, generator, tasks, dtype)
   train = _Training(net, steps, weights, optim, ema, param_dtype, accumulate)
   method = maskgit.MaskGIT(**sampling)
   given = {
-    name: task_tables.given_frames(table_of(net.tables, i))
+    name: task_tables.given_frames(token_net.table_of(net.tables, i))
     for i, name in enumerate(net.names)
   }
   return Stage(
@@ -108,7 +100,8 @@ class _Training:
   ):
     self.net: Net = net
     self.weights, self.ema = weights, ema
-    self.param_dtype = update.check_dtype(param_dtype)
+    registry.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    self.param_dtype = param_dtype
     self.accumulate: int = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
 
@@ -118,10 +111,7 @@ class _Training:
     """A fresh state; nothing of the batch is read."""
     del batch
     net = self.net
-    ids = jnp.zeros((1, *net.grid, len(net.sizes)), jnp.int32)
-    zero = jnp.zeros((1,), jnp.int32)
-    cond = TokenCondition(ids, jnp.zeros((1, *net.grid), bool), zero, zero)
-    params = {"gen": net.generator.init(key, ids, cond)}
+    params = {"gen": token_net.init(net, key)}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
@@ -156,8 +146,8 @@ class _Training:
     """Terms, gradients and the histogram of ids of a (micro-)batch."""
     draw, mask = jax.random.split(key)
     with jax.named_scope("tokenize"):
-      task = draw_task(draw, self.net, batch["label"].shape)
-      ids, cond = tokens(self.net, state.frozen, batch, task)
+      task = token_net.draw_task(draw, self.net, batch["label"].shape)
+      ids, cond = token_net.tokens(self.net, state.frozen, batch, task)
     with jax.named_scope("transformer"):
       (loss, (terms, logged)), grads = jax.value_and_grad(
         self._loss, has_aux=True
@@ -201,14 +191,14 @@ def programs(net: Net, method: Any) -> dict[str, Any]:
     return futures.predict(net, method, state, batch)
 
   def sample(state, batch, key, method=method):
-    _, cond = tokens(net, state.frozen, batch, batch["task"])
+    _, cond = token_net.tokens(net, state.frozen, batch, batch["task"])
     ids = net.generator.sample(state.ema, cond, key, method)
-    return {"ids": ids, "video": decode(net, state.frozen, ids)}
+    return {"ids": ids, "video": token_net.decode(net, state.frozen, ids)}
 
   def to_ids(state, batch):
-    return {"ids": encode(net, state.frozen, batch["video"])}
+    return {"ids": token_net.encode(net, state.frozen, batch["video"])}
 
   def to_video(state, batch):
-    return {"video": decode(net, state.frozen, batch["ids"])}
+    return {"video": token_net.decode(net, state.frozen, batch["ids"])}
 
   return dict(predict=predict, sample=sample, encode=to_ids, decode=to_video)

@@ -123,6 +123,14 @@ def needs_of(
   return {name: tables[name] for name in needs(module, tables)}
 
 
+def init(net: Net, key: Key) -> PyTree:
+  """Fresh parameters of the generator."""
+  ids = jnp.zeros((1, *net.grid, len(net.sizes)), jnp.int32)
+  zero = jnp.zeros((1,), jnp.int32)
+  cond = TokenCondition(ids, jnp.zeros((1, *net.grid), bool), zero, zero)
+  return net.generator.init(key, ids, cond)
+
+
 def encode(net: Net, frozen: PyTree, video: Array) -> Array:
   """[b t h w 3] in [-1,1] -> ids int32 [b T H W f]."""
   params = {"params": frozen["tokenizer"]}

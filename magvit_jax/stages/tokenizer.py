@@ -90,7 +90,8 @@ class _Training:
   ):
     self.module, self.critic = module, critic
     self.weights, self.ramps, self.ema = weights, ramps, ema
-    self.param_dtype = update.check_dtype(param_dtype)
+    registry.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    self.param_dtype = param_dtype
     self.accumulate = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
 

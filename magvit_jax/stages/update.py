@@ -10,22 +10,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import registry
 from magvit_jax import tree as trees
 from magvit_jax.stages import TrainState
 from magvit_jax.types import Array, PyTree
 
 PARAM_DTYPES = ("float32", "bfloat16")
-
-
-def check_dtype(name: str) -> str:
-  """The name of a dtype of `working_copy`; ValueError for another."""
-  if name not in PARAM_DTYPES:
-    raise ValueError(
-      f"stage.param_dtype is {name!r}{registry.suggest(name, PARAM_DTYPES)}; "
-      f"it is one of {', '.join(PARAM_DTYPES)}"
-    )
-  return name
 
 
 def working_copy(params: PyTree, dtype: str) -> PyTree:

@@ -88,10 +88,7 @@ def build_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer:
 
 def compute_dtype(name: str) -> Any:
   """'float32', 'bfloat16', or 'auto': bfloat16 on TPU and GPU."""
+  registry.check_choice("stage.dtype", name, ("auto", "float32", "bfloat16"))
   if name == "auto":
     name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  if name not in ("float32", "bfloat16"):
-    raise ValueError(
-      f"stage.dtype is {name!r}; it is one of auto, float32, bfloat16"
-    )
   return jnp.dtype(name)

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from magvit_jax import registry
 from magvit_jax.nn import blocks
 from magvit_jax.nn import norm as norms
 from magvit_jax.nn.conv import CausalConv
@@ -23,7 +24,6 @@ from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.resample import CausalAverage, CausalNearest, CausalUpsample
 from magvit_jax.tokenizers.levels import (
   Strides,
-  check_choice,
   check_frame,
   check_levels,
   total_stride,
@@ -175,8 +175,8 @@ class Backbone(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_levels("causal3d", self.multipliers, self.strides)
-    check_choice("down", self.down, DOWNS)
-    check_choice("up", self.up, UPS)
+    registry.check_choice("down", self.down, DOWNS)
+    registry.check_choice("up", self.up, UPS)
     check_kernel(self.kernel, self.strides)
     blocks.find(self.block)
 

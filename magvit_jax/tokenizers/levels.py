@@ -30,9 +30,3 @@ def check_frame(name: str, h: int, w: int, stride: Strides) -> None:
       f"{name}: a frame of {h}x{w} is not divisible by the spatial stride "
       f"{sh}x{sw}; crop or pad it to {-(-h // sh) * sh}x{-(-w // sw) * sw}"
     )
-
-
-def check_choice(name: str, value: str, offered: tuple[str, ...]) -> None:
-  """ValueError where an argument has a value that does not exist."""
-  if value not in offered:
-    raise ValueError(f"{name} is {value!r}; it is one of {', '.join(offered)}")

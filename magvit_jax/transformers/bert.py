@@ -22,10 +22,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry, sharding, transformers
-from magvit_jax.nn import attention
+from magvit_jax import sharding, transformers
+from magvit_jax.nn import attention, stack
 from magvit_jax.nn.norm import PositionNorm
-from magvit_jax.transformers.modern import REMAT, drop
 from magvit_jax.types import Array, Key
 
 INIT = nn.initializers.truncated_normal(0.02)
@@ -163,10 +162,10 @@ class Layer(nn.Module):
   @nn.compact
   def __call__(self, x: Array, key: Key | None) -> tuple[Array, None]:
     first, second = (None, None) if key is None else jax.random.split(key)
-    h = drop(self._attend(x), self.dropout, first)
+    h = stack.drop(self._attend(x), self.dropout, first)
     x = PositionNorm(EPS, name="norm_attention")(x + h)
     x = sharding.split_tokens(x)
-    h = drop(self._mlp(x), self.dropout, second)
+    h = stack.drop(self._mlp(x), self.dropout, second)
     x = PositionNorm(EPS, name="norm_mlp")(x + h)
     return sharding.split_tokens(x), None
 
@@ -217,20 +216,7 @@ class Transformer(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.width % self.heads:
-      raise ValueError(
-        f"bert: width {self.width} does not divide into {self.heads} heads; "
-        "choose a width that is a multiple of heads"
-      )
-    if not 0.0 <= self.dropout < 1.0:
-      raise ValueError(
-        f"bert: dropout is {self.dropout}; it must lie in [0, 1)"
-      )
-    if self.remat not in REMAT:
-      raise ValueError(
-        f"bert: remat is {self.remat!r}{registry.suggest(self.remat, REMAT)}; "
-        f"it is one of {', '.join(REMAT)}"
-      )
+    stack.check("bert", self.width, self.heads, self.dropout, self.remat)
 
   @nn.compact
   def __call__(
@@ -242,21 +228,16 @@ class Transformer(nn.Module):
       own, *keys = jax.random.split(key, self.layers + 1)
       keys = jnp.stack(keys)
     x = x + self.param("position", INIT, shape).astype(x.dtype)
-    x = drop(PositionNorm(EPS, name="norm")(x), self.dropout, own)
-    stack = nn.scan(
-      self._layer(),
+    x = stack.drop(PositionNorm(EPS, name="norm")(x), self.dropout, own)
+    layers = nn.scan(
+      stack.remat(Layer, self.remat),
       variable_axes={"params": 0},
       split_rngs={"params": True},
       length=self.layers,
     )(self.heads, self.hidden, self.dropout, self.dtype, name="layers")
-    x, _ = stack(sharding.split_tokens(x.astype(self.dtype)), keys)
+    x, _ = layers(sharding.split_tokens(x.astype(self.dtype)), keys)
     head = nn.Dense(self.width, kernel_init=INIT, dtype=self.dtype, name="head")
     return PositionNorm(EPS, name="norm_head")(jax.nn.gelu(head(x)))
-
-  def _layer(self) -> type[nn.Module]:
-    if self.remat == "none":
-      return Layer
-    return nn.remat(Layer, policy=REMAT[self.remat], prevent_cse=False)
 
 
 TINY = dict(layers=2, width=24, heads=2, hidden=32)

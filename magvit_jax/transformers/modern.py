@@ -9,30 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry, sharding
-from magvit_jax.nn import attention, dense, rotary
+from magvit_jax import sharding
+from magvit_jax.nn import attention, dense, rotary, stack
 from magvit_jax.nn import turn as turns
 from magvit_jax.nn.norm import RMSNorm, Scale
 from magvit_jax.types import Array, Key
-
-# What the backward pass keeps of a layer: all of it, the products of matrices
-# with weights and what attention gives, or the input only.
-REMAT = {
-  "none": None,
-  "dots": jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(attention.NAME),
-  ),
-  "full": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def drop(x: Array, rate: float, key: Key | None) -> Array:
-  """Inverted dropout; the identity without a key or at rate 0."""
-  if key is None or rate == 0.0:
-    return x
-  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-  return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -59,9 +40,9 @@ class Block(nn.Module):
   ) -> tuple[Array, None]:
     first, second = (None, None) if key is None else jax.random.split(key)
     h = self._attend(RMSNorm(name="norm_attention")(x), angles)
-    x = sharding.split_tokens(x + drop(h, self.dropout, first))
+    x = sharding.split_tokens(x + stack.drop(h, self.dropout, first))
     h = self._mlp(RMSNorm(name="norm_mlp")(x))
-    return sharding.split_tokens(x + drop(h, self.dropout, second)), None
+    return sharding.split_tokens(x + stack.drop(h, self.dropout, second)), None
 
   def _attend(self, x: Array, angles: Array) -> Array:
     d = x.shape[-1]
@@ -113,22 +94,8 @@ class Transformer(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.width % self.heads:
-      raise ValueError(
-        f"modern: width {self.width} does not divide into {self.heads} heads; "
-        "choose a width that is a multiple of heads"
-      )
+    stack.check("modern", self.width, self.heads, self.dropout, self.remat)
     rotary.frequencies(self.width // self.heads, self.base)
-    if not 0.0 <= self.dropout < 1.0:
-      raise ValueError(
-        f"modern: dropout is {self.dropout}; it must lie in [0, 1)"
-      )
-    if self.remat not in REMAT:
-      raise ValueError(
-        f"modern: remat is {self.remat!r}"
-        f"{registry.suggest(self.remat, REMAT)}; it is one of "
-        f"{', '.join(REMAT)}"
-      )
 
   @nn.compact
   def __call__(
@@ -137,8 +104,8 @@ class Transformer(nn.Module):
     angles = rotary.angles(
       jnp.asarray(positions), self.width // self.heads, self.base
     )
-    stack = nn.scan(
-      self._block(),
+    layers = nn.scan(
+      stack.remat(Block, self.remat),
       variable_axes={"params": 0},
       split_rngs={"params": True},
       in_axes=(0, nn.broadcast),
@@ -152,13 +119,8 @@ class Transformer(nn.Module):
       name="layers",
     )
     keys = None if key is None else jax.random.split(key, self.layers)
-    x, _ = stack(sharding.split_tokens(x.astype(self.dtype)), keys, angles)
+    x, _ = layers(sharding.split_tokens(x.astype(self.dtype)), keys, angles)
     return RMSNorm(name="norm")(x)
-
-  def _block(self) -> type[nn.Module]:
-    if self.remat == "none":
-      return Block
-    return nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
 
 
 TINY = dict(layers=2, width=24, heads=2, hidden=32)

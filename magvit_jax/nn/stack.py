@@ -1,0 +1,47 @@
+"""What stacks of layers share: dropout, remat policies, checks of arguments."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from magvit_jax import registry
+from magvit_jax.nn import attention
+from magvit_jax.types import Array, Key
+
+# What the backward pass keeps of a layer: all of it, the products of matrices
+# with weights and what attention gives, or the input only.
+REMAT = {
+  "none": None,
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(attention.NAME),
+  ),
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def remat(layer: type[nn.Module], policy: str) -> type[nn.Module]:
+  """The layer, for nn.scan, under a policy of REMAT."""
+  if policy == "none":
+    return layer
+  return nn.remat(layer, policy=REMAT[policy], prevent_cse=False)
+
+
+def drop(x: Array, rate: float, key: Key | None) -> Array:
+  """Inverted dropout; the identity without a key or at rate 0."""
+  if key is None or rate == 0.0:
+    return x
+  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+  return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def check(name: str, width: int, heads: int, dropout: float, remat: str):
+  """ValueError for arguments of the transformer `name` that do not fit."""
+  if width % heads:
+    raise ValueError(
+      f"{name}: width {width} does not divide into {heads} heads; choose a "
+      "width that is a multiple of heads"
+    )
+  if not 0.0 <= dropout < 1.0:
+    raise ValueError(f"{name}: dropout is {dropout}; it must lie in [0, 1)")
+  registry.check_choice(f"{name}: remat", remat, REMAT)
