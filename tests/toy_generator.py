@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax import api, checkpoint, frozen, registry, workdir
-from magvit_jax.stages import TrainState, generator
+from magvit_jax.stages import TrainState, token_net
 
 TOKENIZER = {
   "backbone": {
@@ -93,7 +93,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   }
   args = frozen.stage_args(config)
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
-  net = generator.make_net(**rest, **args)
+  net = token_net.make_net(**rest, **args)
   weights = drawn(frozen.abstract(net.tokenizer), 0)
   config["tokenizer"]["fingerprint"] = api.fingerprint(weights)
   state = TrainState(
@@ -116,11 +116,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
 
 def abstract(net):
   """Shapes of the generator's weights."""
-  ids = jnp.zeros((1, *net.grid, len(net.sizes)), jnp.int32)
-  zero = jnp.zeros((1,), jnp.int32)
-  known = jnp.zeros((1, *net.grid), bool)
-  cond = generator.TokenCondition(ids, known, zero, zero)
-  return jax.eval_shape(net.generator.init, jax.random.key(0), ids, cond)
+  return jax.eval_shape(lambda: token_net.init(net, jax.random.key(0)))
 
 
 def drawn(tree, seed):
