@@ -7,6 +7,10 @@ ids of MAGVIT-v2, two of 9 bits each, our vocabulary has 1,024 codes too.
 As published: no averaged weights, no label dropout. The latter means that
 guidance is not trained for; --config.stage.generator.label_dropout=0.1 does.
 Each example draws its own task, where the published run drew one for a batch.
+
+Every clip is seen hundreds of times. `input=tokens` reads its ids from records,
+which `encode --split=… --tasks=CONFIG` writes, so that a step holds no
+tokenizer.
 """
 
 from collections.abc import Mapping
@@ -15,6 +19,7 @@ from typing import Any
 from magvit_jax.configs import common
 
 SIZES = ("B", "L", "smoke")
+INPUTS = ("videos", "tokens")
 NETS = {
   "B": dict(layers=12, width=768, heads=12, hidden=3072, remat="none"),
   "L": dict(layers=24, width=1024, heads=16, hidden=4096, remat="dots"),
@@ -29,12 +34,14 @@ EDITS = (
   "inpaint_central",
   "inpaint_dynamic",
 )
+TASKS = (*EDITS, "class_cond", "class_cond_frame_prediction")
 # How 17-frame clips were sampled by MAGVIT-v2.
 V2_SAMPLING = dict(steps=24, choice_temperature=32.0)
 
 
 def config(
   size: str,
+  input: str,
   tokenizer: common.ConfigDict,
   *,
   workdir: str,
@@ -47,6 +54,7 @@ def config(
 
   Args:
     size: of SIZES.
+    input: of INPUTS.
     tokenizer: config of the tokenizer, which gives the data.
     workdir: where its run is by default.
     clips: training clips of the published run, which give its steps.
@@ -100,4 +108,6 @@ def config(
   cfg.checkpoint = dict(
     every=1000, keep=5, best="eval_cross_entropy", best_mode="min"
   )
-  return common.small_generator(cfg) if small else cfg
+  if small:
+    cfg = common.small_generator(cfg)
+  return common.stored_tokens(cfg) if input == "tokens" else cfg

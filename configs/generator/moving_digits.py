@@ -12,20 +12,25 @@ To expect: 13.3 dB for the predicted frames, where repeating the last one has
 the tokenizer's reconstructions (python benchmarks/digits.py --workdir=...). On
 two busy cores it takes 37 minutes.
 
-Argument: `smoke` (a tiny net, a few steps: for tests).
+Arguments: `tasks=ten` (MAGVIT's ten tasks by COMMIT, in place of the two
+above), `smoke` (a tiny net, a few steps: for tests).
 """
 
-from magvit_jax.configs import common
+from magvit_jax.configs import commit, common
 from magvit_jax.configs.generator import clips
 from magvit_jax.configs.tokenizer import moving_digits
 
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the generator of bouncing digits."""
-  choice = common.parse_arg(arg, size=("full", "smoke"))
+  choice = common.parse_arg(arg, size=("full", "smoke"), tasks=("two", "ten"))
   cfg = clips.get_config()
   cfg.tokenizer.workdir = "runs/digits/tokenizer"
   cfg.steps, cfg.batch = 4000, 32
+  if choice["tasks"] == "ten":
+    cfg.stage.tasks = {name: dict(weight=1.0) for name in commit.TASKS}
+    cfg.stage.tasks.class_cond_frame_prediction.frames = 5
+    cfg.stage.generator.condition = "commit"
   cfg.stage.tasks.frame_prediction.frames = 5
   cfg.stage.optim.lr = 2e-3
   cfg.stage.sampling = common.sampling(

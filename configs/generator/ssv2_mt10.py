@@ -13,7 +13,7 @@ steps of 256; at MAGVIT's 1.24 steps/s on 16 TPUv2 (B) and 2.70 on 32 TPUv4 (L)
 
 Published FVD, the mean over the tasks: 43.4 (B) and 27.3 (L).
 
-Argument: `size=B|L|smoke`.
+Arguments: `size=B|L|smoke`, `input=videos|tokens`.
 """
 
 from magvit_jax.configs import commit, common
@@ -22,14 +22,15 @@ from magvit_jax.configs.tokenizer import ssv2
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a generator of Something-Something-v2 for ten tasks."""
-  size = common.parse_arg(arg, size=commit.SIZES)["size"]
-  by_class = ("class_cond", "class_cond_frame_prediction")
+  choice = common.parse_arg(arg, size=commit.SIZES, input=commit.INPUTS)
+  size = choice["size"]
   return commit.config(
     size,
+    choice["input"],
     ssv2.get_config(size),
     workdir="runs/ssv2/tokenizer",
     clips=168_913,
     epochs={"B": 720, "L": 1440},
-    tasks={name: {} for name in (*commit.EDITS, *by_class)},
+    tasks={name: {} for name in commit.TASKS},
     sampling={},
   )
