@@ -46,6 +46,7 @@ def base() -> ConfigDict:
   cfg.loader = dict(threads=2, prefetch=4)
   cfg.mesh = dict(data=-1, fsdp=1, context=1, tensor=1)
   cfg.init_from = ""
+  cfg.inflate = "none"
   cfg.log = dict(every=20)
   return cfg
 
@@ -75,6 +76,17 @@ def generator_eval(**overrides: Any) -> dict[str, Any]:
   """The `eval` group of a generator config."""
   metrics = ("cross_entropy", "prediction", "prediction_psnr")
   return {"metrics": {name: {} for name in metrics}, **overrides}
+
+
+def stored_tokens(cfg: ConfigDict) -> ConfigDict:
+  """A generator config that reads records of tokens in place of videos."""
+  del cfg.data
+  cfg.data = dict(name="token_records", train="train.npz", eval="eval.npz")
+  # Records hold no pixels.
+  metrics = cfg.eval.metrics
+  if "prediction_psnr" in metrics:
+    del metrics.prediction_psnr
+  return cfg
 
 
 def small_generator(cfg: ConfigDict) -> ConfigDict:

@@ -91,6 +91,7 @@ def run(
     ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
   """
   _check_counts(cfg)
+  warmstart.check(cfg)
   profiling.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
   sharding.local_rows(cfg.batch, mesh)
@@ -352,12 +353,15 @@ class _Loop:
         self.state = found[1]._replace(frozen=frozen)
         self.say(f"resumed from step {found[0]}")
         return
+      warm, source = None, self.cfg.init_from
+      if source:  # what does not fit is found before anything is computed
+        warm = warmstart.match(source, abstract, self.cfg.inflate)
       checkpoints.save_frozen(self.workdir, frozen)
     with self.clock("compile"):
       self.state = init(self.key, batch, frozen)
-      if self.cfg.init_from:
-        self.state, report = warmstart.load(self.cfg.init_from, self.state)
-        self.say(report)
+      if warm:
+        self.state = warmstart.load(warm, self.state)
+        self.say(warm.report)
 
 
 def train_program(stage: Stage, state: TrainState) -> Any:

@@ -105,6 +105,7 @@ def config(**changes):
       log=dict(every=1),
       mesh=dict(data=-1, fsdp=1, context=1, tensor=1),
       init_from="",
+      inflate="none",
     )
   )
   cfg.update(changes)
@@ -328,7 +329,7 @@ def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
   assert f"init_from {whole[0]} step 6: loaded 2 of 2" in out
   cfg = config()
   state = jax.jit(toy_stage(6).init)(jax.random.key(0), {}, {})
-  warm, _ = warmstart.load(str(whole[0]), state)
+  warm = warmstart.load(warmstart.match(str(whole[0]), state), state)
   jax.tree.map(np.testing.assert_array_equal, warm.ema, final(whole[0], "ema"))
   jax.tree.map(np.testing.assert_array_equal, warm.params, warm.ema)
   assert int(warm.step) == 0 and cfg.init_from == ""
@@ -337,14 +338,15 @@ def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
 def test_init_from_reports_shapes_and_names(whole):
   state = jax.jit(toy_stage(6, width=5).init)(jax.random.key(0), {}, {})
   with pytest.raises(ValueError, match="none of its 2 arrays fits"):
-    warmstart.load(str(whole[0]), state)
+    warmstart.match(str(whole[0]), state)
   extra = {**state.ema, "new": {"bias": jnp.zeros(2)}}
   del extra["out"]
   extra["in"] = {"kernel": jnp.zeros((3, 3)), "scale": jnp.zeros(3)}
   state = state._replace(
     params={"gen": jax.tree.map(jnp.copy, extra), "disc": {}}, ema=extra
   )
-  warm, report = warmstart.load(f"{whole[0]}/checkpoints/6", state)
+  found = warmstart.match(f"{whole[0]}/checkpoints/6", state)
+  warm, report = warmstart.load(found, state), found.report
   assert "loaded 1 of 3" in report
   assert "not there, so initialised: in/scale, new/bias" in report
   assert "there but not used: out/kernel" in report
@@ -354,7 +356,7 @@ def test_init_from_reports_shapes_and_names(whole):
 
 def test_init_from_a_folder_without_a_run_says_so(tmp_path):
   with pytest.raises(OSError, match="holds no checkpoints"):
-    warmstart.load(str(tmp_path), None)
+    warmstart.match(str(tmp_path), None)
 
 
 @pytest.mark.parametrize(

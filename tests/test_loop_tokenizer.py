@@ -47,6 +47,7 @@ def config(steps=4, **stage):
       log=dict(every=1),
       mesh=dict(data=-1, fsdp=1, context=1, tensor=1),
       init_from="",
+      inflate="none",
     )
   )
 

@@ -69,6 +69,7 @@ def base(stage, **changes):
     log=dict(every=1),
     mesh=dict(data=-1, fsdp=1, context=1, tensor=1),
     init_from="",
+    inflate="none",
     **changes,
   )
 

@@ -41,6 +41,7 @@ CONFIG = {
   "log": {"every": 1},
   "mesh": {"data": 1, "fsdp": 1, "context": 1, "tensor": 1},
   "init_from": "",
+  "inflate": "none",
 }
 
 
