@@ -31,6 +31,7 @@ CORE = [
   "optax>=0.2.5",
   "orbax-checkpoint>=0.12,<0.13",  # the v1 API is still under construction
   "pillow>=10.3",
+  "safetensors>=0.5",
   "tensorboardX>=2.6.2",
   "tqdm>=4.66",
 ]
@@ -51,6 +52,7 @@ EXTRAS = {
     "setuptools>=61",
     "wheel",
   ],
+  "convert": ["torch>=2.6"],  # reads .pth files
   "parity": ["torch>=2.6", "vector-quantize-pytorch==1.32.0", "einx", "einops"],
   "bench": [*CLIPS, "psutil>=5.9"],
   "plan": ["libtpu"],

@@ -22,12 +22,15 @@ SYMBOLS = {
   "discriminators": "Discriminator",
   "transformers": "Transformer",
   "reducers": "Reducer",
+  "nets": "Net",
+  "convert": "convert",
   "tasks": "Task",
   "metrics": "Metric",
   "protocols": "Protocol",
   "data": "Source",
   "generators": "make",
   "stages": "make",
+  "doctor": "check",
 }
 
 
@@ -55,7 +58,7 @@ def names(family: str) -> tuple[str, ...]:
 
 
 def load(family: str, name: str) -> Any:
-  """The class or `make` function of a component.
+  """The class or the function of a component.
 
   Raises:
     KeyError: the family has no such component; the message lists them.
