@@ -13,19 +13,18 @@ per number of samples and decoding method; sample k depends on the seed and on k
 alone.
 """
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax import (
   api,
   checkpoint,
   class_labels,
+  completion,
   editing,
   frozen,
   long_video,
@@ -34,13 +33,8 @@ from magvit_jax import (
 )
 from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
-from magvit_jax.stages import futures, token_net
-from magvit_jax.stages.token_net import Net
-from magvit_jax.tasks import TokenCondition
+from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
-from magvit_jax.types import PyTree
-
-CHUNK = 16  # samples decoded at once: memory does not grow with `num`
 
 
 def load_generator(
@@ -87,74 +81,15 @@ def load_generator(
   )
 
 
-class Sampler:
-  """A trained generator with its tokenizer.
+class Sampler(completion.Completer):
+  """A trained generator with its tokenizer, and verbs; see also `Completer`.
 
-  Its verbs take, beside what is said at each of them, `num` (how many samples),
+  The verbs take, beside what is said at each of them, `num` (how many samples),
   `seed` (the same one gives the same samples) and changes to `method` by name,
   such as steps, guidance or temperature. They return float32 [num t h w 3] in
   [-1, 1], and raise ValueError for what does not fit the checkpoint and
   TypeError for a change that the decoding method does not take.
-
-  Attributes:
-    tokenizer: the `Codec` whose ids it was trained on.
-    shape: (t, h, w, 3) of the clips it makes.
-    grid: (T, H, W) of their ids.
-    labels: names of the classes, in the order of their numbers.
-    tasks: `Tables` of the tasks it was trained on, by name.
-    model: the last three, which prompts are checked against.
-    method: how ids are decoded unless a call says otherwise.
   """
-
-  def __init__(
-    self,
-    net: Net,
-    params: PyTree,
-    weights: PyTree,
-    *,
-    tokenizer: Any,
-    labels: Sequence[str],
-    method: Any,
-  ):
-    """Puts the parts together; `load_generator` reads them from a workdir.
-
-    Args:
-      net: what the stage `generator` builds from a config.
-      params: the generator's weights.
-      weights: {'tokenizer': params}.
-      tokenizer: a `Codec` of them.
-      labels: names of the classes.
-      method: frozen dataclass of decoding/.
-    """
-    self.tokenizer, self.labels, self.method = tokenizer, tuple(labels), method
-    self.shape, self.grid = net.shape, net.grid
-    self.tasks = {
-      name: token_net.table_of(net.tables, k)
-      for k, name in enumerate(net.names)
-    }
-    self.model = editing.Model(self.shape, self.grid, self.tasks)
-    self._params, self._weights = params, weights
-
-    def encode(weights, video):
-      return token_net.encode(net, weights, video)
-
-    def condition(weights, video, own):
-      rows = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (len(video), *jnp.shape(x))), own
-      )
-      return encode(weights, task_tables.apply(rows, video).video)
-
-    def decode(weights, ids):
-      return token_net.decode(net, weights, ids)
-
-    def sample(params, cond, key, number, method):
-      keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(number)
-      run = futures.each(lambda p, c, k: net.generator.sample(p, c, k, method))
-      return run(params, cond, keys)
-
-    self._condition = jax.jit(condition)
-    self._encode, self._decode = jax.jit(encode), jax.jit(decode)
-    self._sample = jax.jit(sample, static_argnums=4)
 
   def sample(
     self,
@@ -252,54 +187,6 @@ class Sampler:
     prompt = editing.inpaint(self.model, video, mask, box)
     return self._video(prompt, None, None, num, seed, method)
 
-  def complete(
-    self,
-    prompt: editing.Prompt,
-    labels: np.ndarray,
-    *,
-    seed: int = 0,
-    chunk: int = 0,
-    **method: Any,
-  ) -> np.ndarray:
-    """The ids that every verb is made of.
-
-    Args:
-      prompt: of editing.py.
-      labels: int32 [num], which a task that was trained without is not told.
-      seed: of the samples.
-      chunk: which chunk of a long video, each with draws of its own.
-
-    Returns:
-      int32 [num T H W f].
-    """
-    method = self._changed(method)
-    index = list(self.tasks).index(prompt.task)
-    key = jax.random.fold_in(jax.random.key(seed), chunk)
-    if not self.tasks[prompt.task].label:
-      labels = np.full_like(labels, len(self.labels))
-    made = []
-    for part, count in _chunks(np.arange(len(labels))):
-      clips = prompt.video if len(prompt.video) == 1 else prompt.video[part]
-      ids = self._condition(self._weights, clips, prompt.tables)
-      shape = (len(part), *ids.shape[1:])
-      cond = TokenCondition(
-        ids=jnp.broadcast_to(ids, shape),
-        known=jnp.broadcast_to(prompt.tables.known, shape[:-1]),
-        label=jnp.asarray(labels[part]),
-        task=jnp.full(len(part), index, jnp.int32),
-      )
-      out = self._sample(self._params, cond, key, part, method)
-      made.append(np.asarray(out)[:count])
-    return np.concatenate(made)
-
-  def decode(self, ids: np.ndarray) -> np.ndarray:
-    """Ids [num T H W f] to float32 videos [num t h w 3] in [-1, 1]."""
-    parts = [
-      self._decode(self._weights, padded)[:count]
-      for padded, count in _chunks(np.asarray(ids, np.int32))
-    ]
-    return np.concatenate([np.asarray(part) for part in parts])
-
   def reconstruct(self, video: Any) -> np.ndarray:
     """A whole clip [t h w 3] through the tokenizer: the ceiling of futures."""
     clip = editing.as_clip(video, self.shape, self.shape[0])[None]
@@ -364,28 +251,3 @@ class Sampler:
     labels = self.label_numbers(label, num, prompt.task)
     pieces = self.stream(prompt, labels, frames=frames, seed=seed, **method)
     return np.concatenate([piece.video for piece in pieces], axis=1)
-
-  def _changed(self, changes: Mapping[str, Any]) -> Any:
-    fields = [field.name for field in dataclasses.fields(self.method)]
-    for name in changes:
-      if name not in fields:
-        raise TypeError(
-          f"decoding takes no {name!r}{registry.suggest(name, fields)}; it "
-          f"takes {', '.join(fields)}"
-        )
-    return dataclasses.replace(self.method, **changes)
-
-
-def _chunks(array: np.ndarray) -> list[tuple[np.ndarray, int]]:
-  """Parts of at most CHUNK rows, each with how many of its rows count.
-
-  The last one of many is filled up, so that it runs in the same program.
-  """
-  if len(array) <= CHUNK:
-    return [(array, len(array))]
-  parts = [array[i : i + CHUNK] for i in range(0, len(array), CHUNK)]
-  last = parts[-1]
-  fill = np.repeat(last[-1:], CHUNK - len(last), axis=0)
-  return [(p, CHUNK) for p in parts[:-1]] + [
-    (np.concatenate([last, fill]), len(last))
-  ]

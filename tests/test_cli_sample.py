@@ -12,7 +12,7 @@ from magvit_jax import __main__ as command
 from magvit_jax import editing, registry, report, sampler, token_file
 from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_io, video_write
-from magvit_jax.report import made, page, sheets
+from magvit_jax.report import made, page, sheets, steps
 
 BOX = (0, 0, 8, 8)
 LUMA = np.array([0.299, 0.587, 0.114])  # colour is stored at half the size
@@ -61,12 +61,37 @@ def test_samples_of_classes_in_turn(run, gen, capsys):
 
 
 def test_flags_reach_the_decoding(run, gen):
-  flags = ["--label=dog", "--steps=2", "--guidance=1.5", "--temperature=0.5"]
-  assert run("--task=class_cond", "--out=o", *flags) == 0
-  method = dict(steps=2, guidance=1.5, temperature=0.5)
+  method = dict(steps=2, guidance=1.5, guidance_power=1.0, temperature=0.5)
+  flags = [f"--{name}={value}" for name, value in method.items()]
+  assert run("--task=class_cond", "--label=dog", "--out=o", *flags) == 0
   prompt = editing.from_label(gen.model)
   expected = ids_of(gen, prompt, "dog", **method)
   np.testing.assert_array_equal(token_file.read("o/001.npz")[0], expected[1])
+
+
+def test_intermediates_end_in_the_sample(run, gen):
+  prompt, labels = editing.from_label(gen.model), gen.label_numbers("dog", 2)
+  trace = gen.trace(prompt, labels, seed=3)
+  steps, masked = gen.method.steps, trace.unknown.sum((2, 3, 4))
+  assert trace.ids.shape == (2, steps, *gen.grid, 2)
+  assert (np.diff(masked) < 0).all() and not masked[:, -1].any()
+  done = gen.complete(prompt, labels, seed=3)
+  np.testing.assert_array_equal(trace.ids[:, -1], done)
+  flags = ["--task=class_cond", "--label=dog", "--seed=3", "--intermediates"]
+  assert run(*flags, "--out=o") == 0
+  with PIL.Image.open("o/steps.png") as sheet:
+    assert sheet.size[0] > 9 * 24
+
+
+def test_what_is_made_anew_is_greyed_out():
+  videos = np.full((2, 5, 4, 4, 3), 200, np.uint8)
+  unknown = np.zeros((2, 2, 2, 2), bool)
+  unknown[0, 1, 0, 1] = True  # frames 1 to 4, above, right
+  first, last = steps.rows(videos, unknown)
+  changed = (first.video != 200).all(-1)
+  assert changed[1:, :2, 2:].all() and changed.sum() == 4 * 2 * 2
+  assert (last.video == 200).all()
+  assert first.name.endswith("88% decided")
 
 
 def test_futures_of_a_clip(run, gen):

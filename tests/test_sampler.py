@@ -8,7 +8,7 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import checkpoint, editing, sampler, workdir
+from magvit_jax import checkpoint, completion, editing, workdir
 from magvit_jax.data import transforms
 
 
@@ -84,7 +84,7 @@ def test_reconstruction_is_the_tokenizer_s_own(gen):
 
 
 def test_one_program_serves_all_tasks_and_any_number(gen, monkeypatch):
-  monkeypatch.setattr(sampler, "CHUNK", 2)
+  monkeypatch.setattr(completion, "CHUNK", 2)
   sample_ids(gen, "cat", num=2)
   before = gen._sample._cache_size()
   many = sample_ids(gen, "cat", num=5)

@@ -17,7 +17,8 @@ shows in white or --box=TOP,LEFT,BOTTOM,RIGHT encloses is made anew).
 
 OUT gets one mp4 and one npz of ids per sample (000.mp4, 000.npz …; of a video
 longer than a clip one npz per chunk, 000-00.npz …) and the contact sheet
-sheet.png, where given first frames carry a bar of colour.
+sheet.png, where given first frames carry a bar of colour. With --intermediates
+the steps of decoding the first sample stand in steps.png.
 """
 
 import argparse
@@ -32,13 +33,14 @@ import numpy as np
 from magvit_jax import editing, long_video, registry, sampler, token_file
 from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_write
-from magvit_jax.report import sheets
+from magvit_jax.report import sheets, steps
 
 FPS = Fraction(8)  # of what has no input to take it from
-METHOD = ("steps", "guidance", "temperature", "choice_temperature")
-METHOD += ("top_k", "top_p")
+METHOD = ("steps", "guidance", "guidance_power", "temperature")
+METHOD += ("choice_temperature", "top_k", "top_p")
 MAX_ROWS = 24  # of the contact sheet
 COLUMNS = 9
+PICTURES = ("sheet.png", "steps.png")
 ENDS = (".mp4", ".npz", "-*.npz")  # of the files of a sample
 # What each kind of task reads; `sample` and `clip` are tasks by name.
 READS = {
@@ -85,6 +87,8 @@ def main(argv: list[str]) -> int:
   rows = [*job.rows, *_write(gen, job, args)]
   sheet = sheets.contact_sheet(rows[:MAX_ROWS], COLUMNS)
   sheet.save(pathlib.Path(args.out) / "sheet.png")
+  if args.intermediates:
+    _write_steps(gen, job, args)
   size = "x".join(map(str, (job.frames, *gen.shape[1:3])))
   print(
     f"{args.out}: {args.num} videos of {size} as mp4 and npz of ids, and "
@@ -133,10 +137,16 @@ def _parser() -> argparse.ArgumentParser:
   out.add_argument("--seed", type=int, default=0, help="(default: 0)")
   out.add_argument("--step", type=int, help="checkpoint (default: the newest)")
   out.add_argument("--fps", type=Fraction, help="frames per second written")
+  out.add_argument(
+    "--intermediates", action="store_true", help="write steps.png, too"
+  )
   out.add_argument("--overwrite", action="store_true", help="replace outputs")
   method = out.add_argument_group("decoding (defaults: those of the run)")
   method.add_argument("--steps", type=int, help="passes of the transformer")
   method.add_argument("--guidance", type=float, help="0 is none")
+  method.add_argument(
+    "--guidance_power", type=float, help="how late guidance rises; 0 at once"
+  )
   method.add_argument("--temperature", type=float, help="of the ids")
   method.add_argument("--choice_temperature", type=float, help="of the order")
   method.add_argument("--top_k", type=int, help="0 keeps all ids")
@@ -169,7 +179,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     raise NotADirectoryError(f"--out={out} is a file; give a folder")
   patterns = [f"{k:03d}{end}" for k in range(args.num) for end in ENDS]
   targets = (path for p in patterns for path in out.glob(p))
-  there = next(targets, None) or next(out.glob("sheet.png"), None)
+  pictures = (p for name in PICTURES for p in out.glob(name))
+  there = next(targets, None) or next(pictures, None)
   if there and not args.overwrite:
     raise FileExistsError(
       f"{there} exists and stays as it is; give another --out, or --overwrite"
@@ -297,9 +308,8 @@ def _write(gen: Any, job: Job, args: argparse.Namespace) -> list[sheets.Row]:
   """Writes videos and ids as they are made; the samples' rows of the sheet."""
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
-  method = {k: v for k in METHOD if (v := getattr(args, k)) is not None}
   pieces = gen.stream(
-    job.prompt, job.labels, frames=job.frames, seed=args.seed, **method
+    job.prompt, job.labels, frames=job.frames, seed=args.seed, **_method(args)
   )
   stems = [f"{k:03d}" for k in range(args.num)]
   picks, shown, made = sheets.chosen(job.frames, COLUMNS), [], 0
@@ -327,6 +337,20 @@ def _write(gen: Any, job: Job, args: argparse.Namespace) -> list[sheets.Row]:
       stems, named, np.concatenate(shown, axis=1), strict=True
     )
   ]
+
+
+def _write_steps(gen: Any, job: Job, args: argparse.Namespace) -> None:
+  """How the (first chunk of the) first sample came about, a row per step."""
+  trace = gen.trace(job.prompt, job.labels[:1], seed=args.seed, **_method(args))
+  videos = transforms.to_uint8(gen.decode(trace.ids[0]))
+  rows = steps.rows(videos, trace.unknown[0])
+  sheet = sheets.contact_sheet(rows, COLUMNS)
+  sheet.save(pathlib.Path(args.out) / "steps.png")
+
+
+def _method(args: argparse.Namespace) -> dict[str, Any]:
+  """What of the decoding is changed."""
+  return {k: v for k in METHOD if (v := getattr(args, k)) is not None}
 
 
 def _meta(gen: Any, job: Job) -> token_file.Meta:
