@@ -54,7 +54,7 @@ EXTRAS = {
   ],
   "convert": ["torch>=2.6"],  # reads .pth files
   "parity": ["torch>=2.6", "vector-quantize-pytorch==1.32.0", "einx", "einops"],
-  "bench": [*CLIPS, "psutil>=5.9"],
+  "bench": [*CLIPS, "psutil>=5.9", "torch>=2.6", "magvit2-pytorch==0.5.1"],
   "plan": ["libtpu"],
   "tpu": ["jax[tpu]>=0.10,<0.11"],
   "cuda": ["jax[cuda12]>=0.10,<0.11"],
