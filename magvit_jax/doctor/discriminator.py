@@ -1,0 +1,95 @@
+"""The game of generator and discriminator: who is winning."""
+
+import math
+
+import numpy as np
+
+from magvit_jax.doctor import Finding
+from magvit_jax.doctor.reconstruction import turned
+from magvit_jax.doctor.run import MIN_ROWS, Run, ends
+
+# 'd_adversarial' of a discriminator that says nothing (all logits 0).
+CHANCE = {"non_saturating": 2 * math.log(2), "hinge": 2.0}
+WON = 0.15  # of that: real and fake hardly overlap any more
+GAP = 8.0  # between the mean logits; odds of 3000 to 1
+BLIND = 0.02  # within this of chance
+FOOLED = 1.3  # of chance: it is worse than saying nothing
+# It starts at chance and may stay for a while.
+PATIENCE = 1000
+
+
+def check(run: Run) -> list[Finding]:
+  """Winning, losing, or in balance, since the adversarial term began."""
+  steps, values = run.series("d_adversarial")
+  begun = steps >= start(run)
+  steps, values = steps[begun], values[begun]
+  if len(values) < MIN_ROWS:
+    return []
+  chance = CHANCE.get(run.get("stage.adversarial.loss"), 2 * math.log(2))
+  late, gap = ends(values)[1], _gap(run)
+  what = f"d_adversarial is {late:.3g} ({chance:.3g} is chance)"
+  generator = run.values("g_adversarial")
+  if len(generator):
+    early, now = ends(generator)
+    what += f", g_adversarial went from {early:.3g} to {now:.3g}"
+  if gap is not None:
+    what += f", mean logits are {gap:.2g} apart"
+  if late < WON * chance or (gap is not None and gap > GAP):
+    return [_winning(run, what)]
+  half = values[len(values) // 2 :]
+  if steps[-1] - steps[0] >= PATIENCE and _losing(half, chance):
+    return [_lost(run, what)]
+  return [Finding("discriminator", "ok", what)]
+
+
+def start(run: Run) -> int:
+  """The step at which both sides have a weight."""
+  ramps = [run.get(f"stage.ramps.{side}_adversarial", {}) for side in "gd"]
+  delays = [r["steps"] for r in ramps if r.get("name") == "delayed"]
+  return max(delays, default=0)
+
+
+def _gap(run: Run) -> float | None:
+  real, fake = run.values("logit_real"), run.values("logit_fake")
+  if not len(real) or not len(fake):
+    return None
+  return ends(real)[1] - ends(fake)[1]
+
+
+def _losing(values: np.ndarray, chance: float) -> bool:
+  low, high = np.quantile(values, [0.1, 0.9])
+  blind = low > (1 - BLIND) * chance and high < (1 + BLIND) * chance
+  return blind or low > FOOLED * chance
+
+
+def _winning(run: Run, what: str) -> Finding:
+  worse = turned(run)
+  if worse:
+    what += f", and {run.main_term} gets worse"
+  r1 = run.get("stage.weights.d_r1", 0.0)
+  weight = run.get("stage.weights.g_adversarial", 0.0)
+  cures = [
+    f"stage.weights.d_r1={5 * r1:g}" if r1 else "stage.weights.d_r1=40",
+    f"stage.weights.g_adversarial={weight / 3:.2g}"
+    if weight > 0.1
+    else "a larger batch, or a discriminator of less width",
+  ]
+  return Finding(
+    "discriminator",
+    "wrong" if worse else "warn",
+    f"it is winning: {what}",
+    ", then ".join(cures),
+  )
+
+
+def _lost(run: Run, what: str) -> Finding:
+  r1 = run.get("stage.weights.d_r1", 0.0)
+  width = run.get("stage.discriminator.width")
+  cures = [f"stage.weights.d_r1={r1 / 10:g}"] if r1 else []
+  cures += [f"stage.discriminator.width={2 * width}"] if width else []
+  return Finding(
+    "discriminator",
+    "warn",
+    f"it tells nothing apart: {what}",
+    ", then ".join([*cures, "a higher learning rate"]),
+  )

@@ -1,0 +1,143 @@
+"""Whether the loss moves, spikes or turns, and the floor that it must pass."""
+
+import numpy as np
+
+from magvit_jax.doctor import Finding
+from magvit_jax.doctor.run import Run, ends
+
+MOVED = 0.9  # late over early: a run that learns gets far below
+TURNED = 1.5  # late over the best fifth: adversarial terms cost some
+# A batch can be three times as hard as its neighbours; a loss of 4 times the
+# median of the rows before it is not that.
+SPIKE, WINDOW = 4.0, 11
+MANY = 3
+WEAK = 0.1  # share of the weighted terms
+
+
+def check(run: Run) -> list[Finding]:
+  """Moving, turning, spikes, and PSNR against box means."""
+  name, values = run.main_term, run.values(run.main_term)
+  if not len(values):
+    return []
+  found = []
+  if stuck(run):
+    found.append(_stuck(run, values))
+  elif turned(run):
+    found.append(
+      Finding(
+        "reconstruction",
+        "warn",
+        f"{name} is {ends(values)[1]:.3g} and was {best(values):.3g} before: "
+        "it gets worse",
+        f"stage.optim.lr={run.get('stage.optim.lr', 1e-4) / 3:.2g}, or less "
+        "weight on what it trades with (stage.weights)",
+      )
+    )
+  found += _spikes(run)
+  found += _floor(run)
+  if not found:
+    early, late = ends(values)
+    what = f"{name} went from {early:.3g} to {late:.3g}"
+    found.append(Finding("reconstruction", "ok", what))
+  return found
+
+
+def stuck(run: Run) -> bool:
+  """Whether the main term has not moved since the first rows."""
+  values = run.values(run.main_term)
+  # A warm start is near its end at step 0, and so is the late part of a run
+  # whose first rows are gone.
+  if not len(values) or run.get("init_from"):
+    return False
+  return ends(values)[1] > MOVED * values[0]
+
+
+def turned(run: Run) -> bool:
+  """Whether the main term was clearly better before."""
+  values = run.values(run.main_term)
+  return bool(len(values)) and ends(values)[1] > TURNED * best(values)
+
+
+def best(values: np.ndarray) -> float:
+  """The lowest median of a fifth of the rows."""
+  part = max(1, len(values) // 5)
+  halves = range(0, len(values) - part + 1, max(1, part // 2))
+  return float(min(np.median(values[k : k + part]) for k in halves))
+
+
+def spikes(run: Run) -> list[int]:
+  """Steps whose main term is far above the rows before it."""
+  steps, values = run.series(run.main_term)
+  return [
+    int(steps[k])
+    for k in range(WINDOW, len(values))
+    if values[k] > SPIKE * max(np.median(values[k - WINDOW : k]), 1e-9)
+  ]
+
+
+def _stuck(run: Run, values: np.ndarray) -> Finding:
+  early, late = values[0], ends(values)[1]
+  share = main_share(run)
+  cure = "see the finding on the learning rate"
+  if share < WEAK:
+    weight = run.get(f"stage.weights.{run.main_term}", 1.0)
+    cure = (
+      f"stage.weights.{run.main_term}={weight * 5:g}: it is {share:.0%} of the "
+      "weighted terms"
+    )
+  return Finding(
+    "reconstruction",
+    "wrong" if run.step > run.steps / 2 else "warn",
+    f"{run.main_term} does not move: {early:.3g} at step "
+    f"{run.train[0]['step']:,}, {late:.3g} at step {run.step:,}",
+    cure,
+  )
+
+
+def main_share(run: Run) -> float:
+  """Share of the main term in the weighted terms of the generator, lately."""
+  weights = run.get("stage.weights", {})
+  size = {
+    name: abs(weight * ends(run.values(name))[1])
+    for name, weight in weights.items()
+    if not name.startswith("d_") and len(run.values(name))
+  }
+  whole = sum(size.values())
+  return size.get(run.main_term, 0.0) / whole if whole else 1.0
+
+
+def _spikes(run: Run) -> list[Finding]:
+  steps = spikes(run)
+  if not steps:
+    return []
+  shown = ", ".join(f"{s:,}" for s in steps[-MANY:])
+  cure = f"stage.optim.lr={run.get('stage.optim.lr', 1e-4) / 2:.2g}"
+  if not run.get("stage.optim.clip"):
+    norms = run.values("grad_norm_gen")
+    clip = 2 * np.median(norms) if len(norms) else 1.0
+    cure = f"stage.optim.clip={clip:.2g}, or {cure}"
+  return [
+    Finding(
+      "reconstruction",
+      "warn" if len(steps) >= MANY else "note",
+      f"{run.main_term} has {len(steps)} spikes above {SPIKE:g} times the rows "
+      f"before (step {shown})",
+      cure,
+    )
+  ]
+
+
+def _floor(run: Run) -> list[Finding]:
+  psnr, floor = run.last("eval_psnr"), run.last("eval_psnr_box")
+  if psnr is None or floor is None or psnr > floor:
+    return []
+  late = run.step > run.steps / 2
+  return [
+    Finding(
+      "reconstruction",
+      "warn" if late else "note",
+      f"held-out PSNR is {psnr:.2f} dB, and {floor:.2f} dB has whoever paints "
+      "each box of a token in its mean colour",
+      "train longer" if not late else "more steps, width or bits per token",
+    )
+  ]
