@@ -17,10 +17,7 @@ A convolution before depth to space has the channels of every frame it makes,
 and each of these gets the image's.
 """
 
-import jax.numpy as jnp
 import numpy as np
-
-from magvit_jax.types import Array
 
 # Places by whether time is causal.
 CHOICES = {True: ("last",), False: ("central", "average")}
@@ -55,7 +52,7 @@ def fits(flat: tuple[int, ...], shape: tuple[int, ...], how: str) -> bool:
   return frames and flat[1:-1] == shape[1:-1] and channels
 
 
-def inflate(leaf: Array, shape: tuple[int, ...], how: str) -> Array:
+def inflate(leaf: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
   """A leaf of an image net as the video net has it.
 
   Args:
@@ -73,4 +70,4 @@ def inflate(leaf: Array, shape: tuple[int, ...], how: str) -> Array:
     share = taps(shape[0], how).reshape(-1, *[1] * (leaf.ndim - 1))
     leaf = leaf * share
   copies = shape[-1] // leaf.shape[-1]
-  return jnp.tile(leaf, (*[1] * (leaf.ndim - 1), copies))
+  return np.tile(leaf, (*[1] * (leaf.ndim - 1), copies))

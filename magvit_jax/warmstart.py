@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
 from magvit_jax import inflation, registry, sharding
@@ -209,9 +209,11 @@ def _replace(tree: PyTree, loaded: dict[str, jax.Array], how: str) -> PyTree:
     new = loaded.get(trees.path_name(path).removeprefix("gen/"))
     if new is None:
       return leaf
-    new = inflation.inflate(new, leaf.shape, how)
+    if new.shape != leaf.shape:
+      new = inflation.inflate(np.asarray(new), leaf.shape, how)
     # A copy: params are donated, and must not share memory with the EMA.
-    return jax.device_put(jnp.array(new, leaf.dtype), leaf.sharding)
+    new = new.astype(leaf.dtype)
+    return jax.device_put(new, leaf.sharding, may_alias=False)
 
   return jax.tree_util.tree_map_with_path(pick, tree)
 
