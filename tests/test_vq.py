@@ -173,7 +173,7 @@ def test_the_stage_moves_the_codes_and_its_average_copies_them():
   key = jax.random.key(0)
   out = module.quantizer.apply({"params": own}, z, key=key)
   grads = jax.tree.map(jnp.ones_like, params)
-  new = train._update(state, grads, out.stats, key)
+  new = train._settle(train._move(state, grads), out.stats, key)
   want = module.quantizer.refresh(own, out.stats, key)
   assert want["buffer_started"] == 1
   assert (want["buffer_embedding"] != own["buffer_embedding"]).any()

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from magvit_jax.types import Array, Key, Metrics, PyTree
+from magvit_jax.types import Array, Key, PyTree
 
 
 class Pass(NamedTuple):
@@ -30,12 +30,12 @@ class Pass(NamedTuple):
 
   Attributes:
     grads: averaged over the parts.
-    metrics: float32 scalars; averaged.
+    metrics: a tree of float32 scalars; averaged.
     stats: added, but for leaves 'pick_…', of which the last is kept.
   """
 
   grads: PyTree
-  metrics: Metrics
+  metrics: PyTree
   stats: PyTree
 
 
@@ -67,11 +67,21 @@ def run(
   start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
   def body(total, part):
-    return _add(total, _float32(function(*part))), None
+    return add(total, _float32(function(*part))), None
 
   total, _ = jax.lax.scan(body, start, rows)
   grads, metrics = jax.tree.map(lambda x: x / parts, total[:2])
   return Pass(grads, metrics, total.stats)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+  """a + b by leaf; of leaves 'pick_…', which may differ in shape, b's."""
+
+  def leaf(path, a, b):
+    name = getattr(path[-1], "key", "")
+    return b if str(name).startswith("pick_") else a + b
+
+  return jax.tree_util.tree_map_with_path(leaf, a, b)
 
 
 def split(batch: dict[str, Array], parts: int) -> dict[str, Array]:
@@ -102,11 +112,3 @@ def _float32(one: Pass) -> Pass:
   # Sums of many bfloat16 gradients would lose the small ones.
   grads = jax.tree.map(lambda g: g.astype(jnp.float32), one.grads)
   return one._replace(grads=grads)
-
-
-def _add(total: Pass, new: Pass) -> Pass:
-  def leaf(path, a, b):
-    name = getattr(path[-1], "key", "")
-    return b if str(name).startswith("pick_") else a + b
-
-  return jax.tree_util.tree_map_with_path(leaf, total, new)

@@ -1,26 +1,40 @@
 """Stage `tokenizer`: trains backbone and quantizer, with or without a GAN.
 
-Generator and discriminator are updated from one forward pass (simultaneously,
-as MAGVIT does): the step computes the reconstruction once, and each side
-differentiates its own sum of terms. With `accumulate` that is so for each
-micro-batch, and both sides are updated once.
+A step reconstructs its clips once. The gradient of every loss at the
+reconstruction (pixels, perceptual, adversarial) and at the quantizer's terms is
+pulled back through the tokenizer together; the discriminator differentiates
+its own sum of terms at the same reconstruction (simultaneous updates, as MAGVIT
+does), or at one made after the generator's update; see stages/gan.py. With
+`accumulate` that is so for each micro-batch, and a side is updated once.
+
+A batch may hold images, 'image' [b' 1 h w 3], beside its clips. They pass
+through the same net in the same step; their terms are named 'image_…', have
+weights of their own, and are judged by a discriminator of their own or none.
 """
 
 import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from magvit_jax import losses, optim, registry, tokenizers
-from magvit_jax.losses import adversarial, reconstruction
-from magvit_jax.quantizers import Quantized
-from magvit_jax.stages import Stage, TrainState, accumulation, update
+from magvit_jax.stages import (
+  Stage,
+  TrainState,
+  accumulation,
+  gan,
+  streams,
+  update,
+)
+from magvit_jax.stages.accumulation import Pass
+from magvit_jax.stages.streams import Stream
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
+
+NONE = {"name": "none"}
 
 
 def make(
@@ -33,6 +47,8 @@ def make(
   ema: Mapping[str, Any],
   discriminator: Mapping[str, Any],
   ramps: Mapping[str, Mapping[str, Any]],
+  image_discriminator: Mapping[str, Any] = NONE,
+  adversarial: Mapping[str, Any] | None = None,
   dtype: str = "auto",
   param_dtype: str = "float32",
   accumulate: int = 1,
@@ -44,22 +60,35 @@ def make(
     backbone: config of a tokenizers/ component.
     quantizer: config of a quantizers/ component.
     weights: weight of each loss term: 'loss_l1', 'loss_l2', those of the
-      quantizer ('loss_entropy' …) and, with a discriminator, 'g_adversarial'
-      and 'd_adversarial'. Reconstruction terms without a weight are not
-      computed; any other term without one is an error.
+      quantizer ('loss_entropy' …), 'loss_perceptual' and, with a discriminator,
+      those of stages/gan.py. What has no weight of 'loss_l1', 'loss_l2',
+      'd_r1' and 'd_lecam' is not computed; any other term without one is an
+      error. Terms of images are 'image_loss_l2' and so on.
     optim: arguments of optim.make, for either side.
     ema: `decay` and `warmup` of the average of the generator's weights.
     discriminator: config of a discriminators/ component, or name 'none'.
-    ramps: factor by step of a term's weight; see losses.ramp.
+    ramps: factor by step of a term's weight; see losses.ramp. 'delayed' on
+      'g_adversarial' (and on 'd_…') is the step where the game starts.
+    image_discriminator: that of images, or name 'none'.
+    adversarial: arguments of gan.Adversarial; unused without a discriminator.
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
     param_dtype: of the weights a step computes with; see stages/update.py.
     accumulate: micro-batches of a step; see stages/accumulation.py.
   """
   cfg = dict(backbone=backbone, quantizer=quantizer, dtype=dtype)
   module = tokenizers.build_tokenizer(cfg)
-  critic = _build_discriminator(discriminator, dtype)
   train = _Training(
-    module, critic, steps, weights, ramps, optim, ema, param_dtype, accumulate
+    module,
+    _build_discriminator(discriminator, dtype),
+    steps,
+    weights,
+    ramps,
+    optim,
+    ema,
+    param_dtype,
+    accumulate,
+    image_critic=_build_discriminator(image_discriminator, dtype),
+    adversarial=adversarial,
   )
   return Stage(
     init=train.init,
@@ -79,7 +108,7 @@ class _Training:
   def __init__(
     self,
     module: Tokenizer,
-    critic: nn.Module | None,
+    critic: Any,
     steps: int,
     weights: Mapping[str, float],
     ramps: Mapping[str, Mapping[str, Any]],
@@ -87,117 +116,150 @@ class _Training:
     ema: Mapping[str, Any],
     param_dtype: str = "float32",
     accumulate: int = 1,
+    *,
+    image_critic: Any = None,
+    adversarial: Mapping[str, Any] | None = None,
+    perceptual: Any = None,
   ):
-    self.module, self.critic = module, critic
-    self.weights, self.ramps, self.ema = weights, ramps, ema
     registry.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
-    self.param_dtype = param_dtype
-    self.accumulate = accumulate
+    self.module, self.ema = module, ema
+    self.weights, self.ramps = weights, ramps
+    self.param_dtype, self.accumulate = param_dtype, accumulate
+    self.adversarial = gan.Adversarial(**(adversarial or {}))
+    self.streams = (
+      Stream("video", "", "disc", critic),
+      Stream("image", "image_", "disc_image", image_critic),
+    )
+    self.passes = streams.Passes(
+      module, self.streams, weights, ramps, self.adversarial, perceptual
+    )
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
 
   def init(
     self, key: Key, batch: dict[str, Array], frozen: PyTree
   ) -> TrainState:
-    """A fresh state; the shapes come from batch['video']."""
-    video = batch["video"][:1]
+    """A fresh state; the shapes come from the batch's 'video' and 'image'."""
     gen, disc = jax.random.split(key)
+    video = batch["video"][:1]
     params = {"gen": self.module.init(gen, video).get("params", {})}
-    if self.critic is not None:
-      params["disc"] = self.critic.init(disc, video)["params"]
+    averages = {}
+    for stream in self.passes.present(batch):
+      if stream.critic is None:
+        continue
+      own = jax.random.fold_in(disc, 1) if stream.prefix else disc
+      critic = stream.critic.init(own, batch[stream.key][:1])
+      params[stream.side] = critic["params"]
+      if f"{stream.prefix}d_lecam" in self.weights:
+        averages[stream.side] = gan.start_averages()
+    extra = {"bad": jnp.zeros((), jnp.int32)}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
       opt={side: self.tx.init(p) for side, p in params.items()},
       ema=jax.tree.map(jnp.copy, params["gen"]),
       frozen=frozen,
-      extra={"bad": jnp.zeros((), jnp.int32)},
+      extra={**extra, "lecam": averages} if averages else extra,
     )
 
   def step(
     self, state: TrainState, batch: dict[str, Array], key: Key
   ) -> tuple[TrainState, dict[str, Array]]:
-    """One update of both sides, applied only if all of it is finite."""
-    quantize, refresh = jax.random.split(key)
-    copy = update.working_copy(state.params, self.param_dtype)
-    grads, metrics, stats = accumulation.run(
-      functools.partial(self._pass, state._replace(params=copy)),
-      batch,
-      quantize,
-      self.accumulate,
-    )
-    for side, grad in grads.items():
+    """One update of every side, applied only if all of it is finite."""
+    self._check_images(batch)
+    turns = {
+      "simultaneous": self._simultaneous,
+      "alternating": self._alternating,
+    }
+    new, done = turns[self.adversarial.updates](state, batch, key)
+    terms, logged = done.metrics["terms"], done.metrics["logged"]
+    losses.check_weights(terms, self.weights, self.ramps)
+    metrics = {**logged, **terms}
+    for side, grad in done.grads.items():
       metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
-    new = self._update(state, grads, stats, refresh)
+    new = self._follow_logits(new, logged)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
     return update.guard(finite, new, state), metrics
 
-  def _pass(
-    self, state: TrainState, batch: dict[str, Array], key: Key
-  ) -> accumulation.Pass:
-    """Terms and gradients of both sides over a (micro-)batch."""
-    video = batch["video"]
-    (loss, (out, terms, logged)), grads = jax.value_and_grad(
-      self._generator_loss, has_aux=True
-    )(state.params["gen"], state, video, key)
-    recon, quantized = out
-    metrics = {"loss": loss, **logged}
-    grads = {"gen": grads}
-    if self.critic is not None:
-      with jax.named_scope("discriminator"):
-        (loss, more), grads["disc"] = jax.value_and_grad(
-          self._discriminator_loss, has_aux=True
-        )(state.params["disc"], state.step, video, jax.lax.stop_gradient(recon))
-      terms, metrics["loss_discriminator"] = {**terms, **more}, loss
-    losses.check_weights(terms, self.weights, self.ramps)
-    return accumulation.Pass(grads, {**metrics, **terms}, quantized.stats)
+  def _simultaneous(self, state, batch, key) -> tuple[TrainState, Pass]:
+    quantize, refresh = jax.random.split(key)
 
-  def _generator_loss(self, params, state, video, key):
-    recon, quantized = self.module.apply({"params": params}, video, key=key)
-    with jax.named_scope("losses"):
-      terms = {
-        name: loss(video, recon)
-        for name, loss in reconstruction.LOSSES.items()
-        if name in self.weights
-      }
-    split = _split(quantized)
-    terms |= split[0]
-    if self.critic is not None:
-      fake = self.critic.apply({"params": state.params["disc"]}, recon)
-      terms["g_adversarial"] = adversarial.generator_non_saturating(fake)
-    loss = losses.weighted_sum(terms, self.weights, self.ramps, state.step)
-    return loss, ((recon, quantized), terms, split[1])
+    def both(state, batch, key):
+      made, recons = self.passes.generate(state, batch, key)
+      return streams.beside(made, self.passes.criticise(state, batch, recons))
 
-  def _discriminator_loss(self, params, step, video, recon):
-    real = self.critic.apply({"params": params}, video)
-    fake = self.critic.apply({"params": params}, recon)
-    terms = {
-      "d_adversarial": adversarial.discriminator_non_saturating(real, fake)
-    }
-    return losses.weighted_sum(terms, self.weights, self.ramps, step), terms
+    done = self._run(both, state, batch, quantize)
+    new = self._move(state, done.grads)
+    return self._settle(new, done.stats, refresh), done
 
-  def _update(self, state, grads, stats, key) -> TrainState:
-    params, opt = {}, {}
+  def _alternating(self, state, batch, key) -> tuple[TrainState, Pass]:
+    quantize, refresh = jax.random.split(key)
+
+    def first(state, batch, key):
+      return self.passes.generate(state, batch, key)[0]
+
+    def second(state, batch, key):
+      recons = self.passes.reconstruct_all(state, batch, key)
+      return self.passes.criticise(state, batch, recons)
+
+    made = self._run(first, state, batch, quantize)
+    new = self._move(state, made.grads)
+    new = self._settle(new, made.stats, refresh)
+    judged = self._run(second, new, batch, quantize)
+    return self._move(new, judged.grads), streams.beside(made, judged)
+
+  def _run(self, function, state, batch, key) -> Pass:
+    """`function` at the working copy of the weights, by micro-batches."""
+    copy = update.working_copy(state.params, self.param_dtype)
+    function = functools.partial(function, state._replace(params=copy))
+    return accumulation.run(function, batch, key, self.accumulate)
+
+  def _move(self, state: TrainState, grads: PyTree) -> TrainState:
+    """One update of the optimizer for each side that has a gradient."""
+    params, opt = dict(state.params), dict(state.opt)
     for side, grad in grads.items():
       params[side], opt[side] = update.apply(
-        self.tx, grad, state.opt[side], state.params[side]
+        self.tx, grad, opt[side], params[side]
       )
+    return state._replace(params=params, opt=opt)
+
+  def _settle(self, state: TrainState, stats: PyTree, key: Key) -> TrainState:
+    """After the generator has moved: its codebook, and the average."""
     with jax.named_scope("refresh"):
-      params["gen"] = self.module.refresh(params["gen"], stats, key)
+      gen = self.module.refresh(state.params["gen"], stats, key)
     decay = optim.ema_decay(step=state.step, **self.ema)
-    ema = update.average(state.ema, params["gen"], decay)
-    return state._replace(params=params, opt=opt, ema=ema)
+    ema = update.average(state.ema, gen, decay)
+    return state._replace(params={**state.params, "gen": gen}, ema=ema)
+
+  def _follow_logits(self, state, logged) -> TrainState:
+    """LeCAM's averages after the logits of the whole batch."""
+    if "lecam" not in state.extra:
+      return state
+    averages = dict(state.extra["lecam"])
+    for stream in self.streams:
+      if stream.side in averages:
+        real, fake = (logged[f"{stream.prefix}logit_{k}"] for k in gan.KINDS)
+        old = averages[stream.side]
+        averages[stream.side] = self.adversarial.follow(old, real, fake)
+    return state._replace(extra={**state.extra, "lecam": averages})
+
+  def _check_images(self, batch: Mapping[str, Array]) -> None:
+    """KeyError for images without losses, and for losses without images."""
+    images = self.streams[1]
+    weighted = any(name.startswith(images.prefix) for name in self.weights)
+    if images.key in batch and not weighted:
+      raise KeyError(
+        "the batch has images, and no loss of them has a weight; add "
+        "'image_loss_l2' and the like to stage.weights, or give no images"
+      )
+    if images.key not in batch and (weighted or images.critic is not None):
+      raise KeyError(
+        "stage.weights has terms 'image_…' or stage.image_discriminator a "
+        "name, and the batch has no images; give the run images, or remove "
+        "these weights and use the name 'none'"
+      )
 
 
-def _split(quantized: Quantized) -> tuple[dict[str, Array], dict[str, Array]]:
-  """The loss terms of a quantizer, and what it only logs."""
-  terms = {k: v for k, v in quantized.aux.items() if k.startswith("loss_")}
-  logged = {k: v for k, v in quantized.aux.items() if k not in terms}
-  return terms, logged
-
-
-def _build_discriminator(
-  cfg: Mapping[str, Any], dtype: str
-) -> nn.Module | None:
+def _build_discriminator(cfg: Mapping[str, Any], dtype: str) -> Any:
   if cfg["name"] == "none":
     return None
   dtype = tokenizers.compute_dtype(dtype)
