@@ -109,3 +109,13 @@ def test_ids_out_of_range_are_an_error_and_under_jit_the_nearest():
     quantizer.lookup(jnp.array([[7, 8]]))
   clamped = jax.jit(quantizer.lookup)(jnp.array([[9, -1]]))
   np.testing.assert_array_equal(clamped, quantizer.lookup(jnp.array([[7, 0]])))
+
+
+def test_numbers_too_large_for_the_temperature_are_counted():
+  z = jnp.array([[0.1, -2.4, 2.6, -90.0]])  # log-odds of 4 z at temperature 1
+  quantizer = lfq.Quantizer(bits=4, temperature=1.0)
+  share = lambda z: quantizer.apply({}, z).aux["entropy_saturated"]  # noqa: E731
+  assert share(z) == 0.5
+  assert share(z[:0]) == 0
+  grad = jax.grad(lambda z: quantizer.apply({}, z).aux["entropy_token"])(z)
+  assert np.all(np.abs(grad[0, 2:]) < 0.01 * np.abs(grad[0, 0]))

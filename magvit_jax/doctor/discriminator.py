@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.reconstruction import turned
+from magvit_jax.doctor.loss import turned
 from magvit_jax.doctor.run import MIN_ROWS, Run, ends
 
 # 'd_adversarial' of a discriminator that says nothing (all logits 0).

@@ -14,7 +14,7 @@ import numpy as np
 
 from magvit_jax import optim
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.reconstruction import spikes, stuck, turned
+from magvit_jax.doctor.loss import spikes, stuck, turned
 from magvit_jax.doctor.run import MIN_ROWS, Run
 
 LR, SMALL_BATCH, BATCH = 1e-4, 128, 256

@@ -13,6 +13,10 @@ from magvit_jax.losses import entropy
 from magvit_jax.quantizers import Base, Quantized, check_ids, ste
 from magvit_jax.types import Array, Key
 
+# Log-odds of a sure bit: x p (1-p), the slope of its entropy, is 1/490 of the
+# steepest there.
+SURE = 10.0
+
 
 def quantize(z: Array) -> Array:
   """sign(z) in {-1,1}, with -1 at 0."""
@@ -51,7 +55,9 @@ class Quantizer(Base):
   """LFQ.
 
   Its aux has 'loss_entropy' (sure tokens minus used codes, in nats) and
-  'loss_commitment' (mean squared distance of z from its code).
+  'loss_commitment' (mean squared distance of z from its code), and logs both
+  entropies and 'entropy_saturated', the share of numbers so large beside the
+  temperature that the entropy term hardly moves them.
 
   Attributes:
     bits: D, numbers per latent; 2^D codes.
@@ -100,6 +106,7 @@ class Quantizer(Base):
       "loss_commitment": jnp.sum(gap) / max(z.size, 1),
       "entropy_token": token,
       "entropy_batch": batch,
+      "entropy_saturated": jnp.sum(jnp.abs(logits) > SURE) / max(z.size, 1),
     }
     return Quantized(ste(z, codes), bits_to_ids(z > 0, self.factors), aux, {})
 

@@ -25,7 +25,7 @@ def check(run: Run) -> list[Finding]:
   elif turned(run):
     found.append(
       Finding(
-        "reconstruction",
+        "loss",
         "warn",
         f"{name} is {ends(values)[1]:.3g} and was {best(values):.3g} before: "
         "it gets worse",
@@ -38,7 +38,7 @@ def check(run: Run) -> list[Finding]:
   if not found:
     early, late = ends(values)
     what = f"{name} went from {early:.3g} to {late:.3g}"
-    found.append(Finding("reconstruction", "ok", what))
+    found.append(Finding("loss", "ok", what))
   return found
 
 
@@ -86,7 +86,7 @@ def _stuck(run: Run, values: np.ndarray) -> Finding:
       "weighted terms"
     )
   return Finding(
-    "reconstruction",
+    "loss",
     "wrong" if run.step > run.steps / 2 else "warn",
     f"{run.main_term} does not move: {early:.3g} at step "
     f"{run.train[0]['step']:,}, {late:.3g} at step {run.step:,}",
@@ -118,7 +118,7 @@ def _spikes(run: Run) -> list[Finding]:
     cure = f"stage.optim.clip={clip:.2g}, or {cure}"
   return [
     Finding(
-      "reconstruction",
+      "loss",
       "warn" if len(steps) >= MANY else "note",
       f"{run.main_term} has {len(steps)} spikes above {SPIKE:g} times the rows "
       f"before (step {shown})",
@@ -134,7 +134,7 @@ def _floor(run: Run) -> list[Finding]:
   late = run.step > run.steps / 2
   return [
     Finding(
-      "reconstruction",
+      "loss",
       "warn" if late else "note",
       f"held-out PSNR is {psnr:.2f} dB, and {floor:.2f} dB has whoever paints "
       "each box of a token in its mean colour",
