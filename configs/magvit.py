@@ -17,9 +17,29 @@ The numbers are the paper's, of its large net. The paper's figures for the last
 rung are of images (rFID 1.20 to 1.15), and at which rung time became causal is
 not known to us; here it is with LFQ.
 
-Published weights are for pixels in [0,1]; ours are in [-1,1], so that of L2 is
-a quarter of theirs. Of the published losses these configs lack the perceptual
-one, R1, LeCAM, and the entropy of MAGVIT's codes, which do not exist yet.
+The losses are the published ones. Their weights are for pixels in [0,1] and
+ours in [-1,1], so that of L2 becomes a quarter of theirs and that of R1 four
+times it (shown in tests/test_losses.py):
+
+| term            | MAGVIT          | MAGVIT-v2 and the rungs to it       |
+|-----------------|-----------------|-------------------------------------|
+| loss_l2         | 1 -> 1/4        | 5 -> 5/4                            |
+| loss_perceptual | 0.1             | 0.1                                 |
+| g_adversarial   | 0.1             | 0.1                                 |
+| d_adversarial   | 1               | 1                                   |
+| d_r1            | 10 -> 40        | 10 -> 40                            |
+| d_lecam         | none            | 0.001                               |
+| loss_commitment | 0.25            | 0.25                                |
+| loss_codebook   | 1               | none                                |
+| loss_entropy    | 0.1 (tau 0.01)  | 0.1 (tau 0.01), 3x at step 0 to 1x  |
+|                 |                 | at step 2,000                       |
+
+MAGVIT's column is that of its released configs; its paper lists LeCAM too, with
+no weight. The perceptual loss needs weights that are not ours to ship, so it is
+off unless asked for: the published recipe is `perceptual=resnet50` (the logits
+of ResNet-50) with `--config.stage.perceptual.weights=FILE`, which `convert`
+makes from torchvision's. `perceptual=lpips` is what later work uses. The
+released code runs with no weights and a loss of zero; here that is an error.
 """
 
 from typing import Any
@@ -28,6 +48,7 @@ from magvit_jax.configs import common
 from magvit_jax.configs.tokenizer import clips as start
 
 SIZES = ("B", "L", "smoke")
+PERCEPTUAL = ("none", "resnet50", "lpips")
 RUNGS = ("magvit", "lfq", "updown", "late", "deep", "blur", "magvit2")
 WIDTHS = {"B": 64, "L": 128, "smoke": 8}
 BATCHES = {"B": 128, "L": 256, "smoke": 2}
@@ -59,7 +80,7 @@ def config(
   """A tokenizer config of the family, for a folder of videos or images.
 
   Args:
-    choice: `size` of SIZES and `model` of RUNGS.
+    choice: `size` of SIZES, `model` of RUNGS, `perceptual` of PERCEPTUAL.
     pixels: height and width, 128 or 64.
     clips: training clips of the published run, which give its steps.
     epochs: of the published run by size; smoke needs none.
@@ -74,6 +95,16 @@ def config(
   stage.quantizer = quantizer(model, small)
   stage.discriminator = discriminator(model, size, pixels, image)
   stage.weights, stage.ramps = losses(model)
+  stage.adversarial = dict(
+    loss="non_saturating",
+    weight="constant",
+    updates="simultaneous",
+    r1_every=1,
+    lecam_decay=0.999,
+  )
+  stage.perceptual = perceptual(choice["perceptual"])
+  if choice["perceptual"] != "none":
+    stage.weights.loss_perceptual = 0.1
   cfg.batch = BATCHES[size]
   epoch = clips // cfg.batch
   cfg.steps = 4 if small else epoch * epochs[size]
@@ -143,7 +174,7 @@ def quantizer(model: str, small: bool) -> dict[str, Any]:
     bits = 8 if small else 18
     return dict(name="lfq", bits=bits, factors=2, temperature=0.01)
   size, width = (32, 16) if small else (1024, 256)
-  learnt = dict(learn="gradient", kmeans=0, restart=0.0)
+  learnt = dict(learn="gradient", kmeans=0, restart=0.0, temperature=0.01)
   return dict(name="vq", size=size, width=width, **learnt)
 
 
@@ -159,12 +190,18 @@ def discriminator(
   )
 
 
+def perceptual(name: str) -> dict[str, Any]:
+  """The `perceptual` group; its weights are the user's."""
+  if name == "none":
+    return dict(name=name)
+  return dict(name=name, weights="", fingerprint="", frames=1)
+
+
 def losses(model: str) -> tuple[dict[str, float], dict[str, Any]]:
-  """The `weights` and `ramps` groups."""
-  gan = dict(g_adversarial=0.1, d_adversarial=1.0)
+  """The `weights` and `ramps` groups, without the perceptual loss."""
+  gan = dict(g_adversarial=0.1, d_adversarial=1.0, d_r1=10.0 * 4)
+  both = dict(loss_commitment=0.25, loss_entropy=0.1, **gan)
   if model == "magvit":
-    vq = dict(loss_commitment=0.25, loss_codebook=1.0)
-    return dict(loss_l2=1.0 / 4, **vq, **gan), {}
-  lfq = dict(loss_commitment=0.25, loss_entropy=0.1)
+    return dict(loss_l2=1.0 / 4, loss_codebook=1.0, **both), {}
   ramp = dict(name="linear", start=3.0, stop=1.0, steps=2000)
-  return dict(loss_l2=5.0 / 4, **lfq, **gan), dict(loss_entropy=ramp)
+  return dict(loss_l2=5.0 / 4, d_lecam=0.001, **both), dict(loss_entropy=ramp)

@@ -15,6 +15,8 @@ import pytest
 from magvit_jax import configs, frozen, registry, tokenizers, workdir
 from magvit_jax.cli import train
 from magvit_jax.configs import common
+from magvit_jax.stages import token_net
+from magvit_jax.tasks import tables
 
 ROOT = pathlib.Path(next(iter(configs.__path__)))
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -43,6 +45,12 @@ def variants(name):
 
 
 SPECS = [spec for name in NAMES for spec in variants(name)]
+# Perceptual losses are the same in all tokenizers of the MAGVIT family.
+TRACED = [
+  spec
+  for spec in SPECS
+  if "perceptual=" not in spec or spec.startswith("tokenizer/ucf101")
+]
 
 
 def test_there_are_configs_and_they_say_how_to_run_them():
@@ -96,7 +104,8 @@ def shapes(spec, cfg):
 def stage_of(spec, cfg, batch):
   """(stage, shapes of its frozen arrays)."""
   if "tokenizer" not in cfg:
-    return registry.build("stages", cfg.stage, steps=cfg.steps), {}
+    stage = registry.build("stages", cfg.stage, steps=cfg.steps)
+    return stage, frozen.shapes(cfg)
   tokenizer = registry.plain(tokenizer_of(spec).stage)
   tokenizer = {part: tokenizer[part] for part in frozen.PARTS}
   stage = registry.build(
@@ -111,7 +120,7 @@ def stage_of(spec, cfg, batch):
   return stage, {"tokenizer": frozen.abstract(module)}
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", TRACED)
 def test_init_step_and_predict_trace_at_full_size(spec):
   cfg = train.load_config(spec)
   batch = shapes(spec, cfg)
@@ -120,6 +129,11 @@ def test_init_step_and_predict_trace_at_full_size(spec):
     del batch["video"]
     ids = (cfg.batch, *stage.context["grid"], len(stage.context["sizes"]))
     batch["ids"] = jax.ShapeDtypeStruct(ids, np.int32)
+    tokenizer = tokenizer_of(spec).stage
+    module = tokenizers.build_tokenizer(tokenizer)
+    shape = stage.context["shape"]
+    for name in token_net.needs_of(module, cfg.stage.tasks, shape):
+      batch[tables.ids_key(name)] = batch["ids"]
   key = jax.random.key(0)
   state = jax.eval_shape(stage.init, key, batch, arrays)
   after, metrics = jax.eval_shape(stage.step, state, batch, key)

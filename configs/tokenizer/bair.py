@@ -10,10 +10,11 @@ ours, of three levels and 4x4 pixels per token).
 
 Hardware: 135,200 steps, as published, of 128 (B) or 256 (L) clips. Not run by
 us. Published with a generator on top: frame prediction at FVD 76 (B) and 62 (L)
-(MAGVIT, arXiv 2212.05199); rFVD of the tokenizer alone was not seen. The losses
-these configs still lack are in configs/magvit.py.
+(MAGVIT, arXiv 2212.05199), with a perceptual loss, which needs weights of
+yours; rFVD of the tokenizer alone was not seen.
 
-Arguments: `size=B|L|smoke`, `model=magvit|magvit2`.
+Arguments: `size=B|L|smoke`, `model=magvit|magvit2`,
+`perceptual=none|resnet50|lpips` (configs/magvit.py).
 """
 
 from magvit_jax.configs import common, magvit
@@ -21,7 +22,12 @@ from magvit_jax.configs import common, magvit
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a tokenizer of BAIR."""
-  choice = common.parse_arg(arg, size=magvit.SIZES, model=("magvit", "magvit2"))
+  choice = common.parse_arg(
+    arg,
+    size=magvit.SIZES,
+    model=("magvit", "magvit2"),
+    perceptual=magvit.PERCEPTUAL,
+  )
   epochs = {"B": 400, "L": 800}
   return magvit.config(
     choice, pixels=64, clips=43_264, epochs=epochs, flip=False

@@ -11,10 +11,11 @@ have the shapes that inflation to 3x3x3 needs.
 Hardware: 270 epochs of 1,281,167 images, as MAGVIT-v2 is published, in batches
 of 128 (B) or 256 (L); how long MAGVIT's image net was trained was not seen. Not
 run by us. Published: rFID 1.15 at 128 pixels, and 2.65 before the changes of
-MAGVIT-v2 (arXiv 2310.05737). The losses these configs still lack are in
-configs/magvit.py.
+MAGVIT-v2 (arXiv 2310.05737). With a perceptual loss, which needs weights of
+yours.
 
-Arguments: `size=B|L|smoke`, `model=magvit|magvit2`.
+Arguments: `size=B|L|smoke`, `model=magvit|magvit2`,
+`perceptual=none|resnet50|lpips` (configs/magvit.py).
 """
 
 from magvit_jax.configs import common, magvit
@@ -22,7 +23,12 @@ from magvit_jax.configs import common, magvit
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of an image tokenizer of ImageNet."""
-  choice = common.parse_arg(arg, size=magvit.SIZES, model=("magvit", "magvit2"))
+  choice = common.parse_arg(
+    arg,
+    size=magvit.SIZES,
+    model=("magvit", "magvit2"),
+    perceptual=magvit.PERCEPTUAL,
+  )
   epochs = {"B": 270, "L": 270}
   return magvit.config(
     choice, pixels=128, clips=1_281_167, epochs=epochs, flip=True, image=True

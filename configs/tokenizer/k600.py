@@ -11,11 +11,11 @@ Hardware: batches of 128 (B) or 256 (L) clips for 190 epochs of 392,622 clips,
 as MAGVIT-v2's L is published; MAGVIT took 45 epochs for B and 180 for L
 (--config.steps). Not run by us. Published with a generator on top: prediction
 of frames after the fifth at FVD 4.3 in 24 steps (MAGVIT-v2, arXiv 2310.05737),
-and 24.5 (B) or 9.9 (L) at 64x64 (MAGVIT, arXiv 2212.05199). The losses these
-configs still lack are in configs/magvit.py.
+and 24.5 (B) or 9.9 (L) at 64x64 (MAGVIT, arXiv 2212.05199). Both with a
+perceptual loss, which needs weights of yours.
 
 Arguments: `size=B|L|smoke` (B of MAGVIT-v2 is ours: half its width),
-`model=magvit2|magvit`.
+`model=magvit2|magvit`, `perceptual=none|resnet50|lpips` (configs/magvit.py).
 """
 
 from magvit_jax.configs import common, magvit
@@ -23,7 +23,12 @@ from magvit_jax.configs import common, magvit
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a tokenizer of Kinetics-600."""
-  choice = common.parse_arg(arg, size=magvit.SIZES, model=("magvit2", "magvit"))
+  choice = common.parse_arg(
+    arg,
+    size=magvit.SIZES,
+    model=("magvit2", "magvit"),
+    perceptual=magvit.PERCEPTUAL,
+  )
   epochs = {"B": 190, "L": 190}
   return magvit.config(
     choice, pixels=128, clips=392_622, epochs=epochs, flip=True

@@ -11,11 +11,12 @@ part of the labels.
 Hardware: 135 epochs of 168,913 clips in batches of 128 (B), 400 in batches of
 256 (L), as published for MAGVIT. Not run by us. Published with a generator on
 top: mean FVD over ten tasks 43.4 (B) and 27.3 (L) (MAGVIT, arXiv 2212.05199);
-62.40 % accuracy from MAGVIT-v2's tokens (arXiv 2310.05737). The losses these
-configs still lack are in configs/magvit.py.
+62.40 % accuracy from MAGVIT-v2's tokens (arXiv 2310.05737). Both with a
+perceptual loss, which needs weights of yours.
 
 Arguments: `size=B|L|smoke` (B of MAGVIT-v2 is ours: half its width),
-`model=magvit|magvit2`.
+`model=magvit|magvit2`,
+`perceptual=none|resnet50|lpips` (configs/magvit.py).
 """
 
 from magvit_jax.configs import common, magvit
@@ -23,7 +24,12 @@ from magvit_jax.configs import common, magvit
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a tokenizer of Something-Something-v2."""
-  choice = common.parse_arg(arg, size=magvit.SIZES, model=("magvit", "magvit2"))
+  choice = common.parse_arg(
+    arg,
+    size=magvit.SIZES,
+    model=("magvit", "magvit2"),
+    perceptual=magvit.PERCEPTUAL,
+  )
   epochs = {"B": 135, "L": 400}
   return magvit.config(
     choice, pixels=128, clips=168_913, epochs=epochs, flip=False

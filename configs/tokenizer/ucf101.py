@@ -13,11 +13,13 @@ Hardware: B was trained on 16 TPUv2 at 0.41 steps/s, which makes 25 hours of its
 Not run by us.
 
 Published rFVD on the training set: MAGVIT B 127 from scratch and 58 inflated
-from images, L 45 and 25; MAGVIT-v2 8.62. All with losses that these configs
-still lack; see configs/magvit.py, which also has the ladder between the two.
+from images, L 45 and 25; MAGVIT-v2 8.62. All of them with a perceptual loss,
+which is off unless you give it weights: configs/magvit.py has all losses, and
+the ladder between the two models.
 
 Arguments: `size=B|L|smoke` (B of MAGVIT-v2 is ours: half its width; smoke is a
-tiny net, for tests), `model` a rung of the ladder.
+tiny net, for tests), `model` a rung of the ladder, `perceptual` a loss of
+`none|resnet50|lpips` with weights of yours.
 """
 
 from magvit_jax.configs import common, magvit
@@ -25,7 +27,12 @@ from magvit_jax.configs import common, magvit
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a tokenizer of UCF-101."""
-  choice = common.parse_arg(arg, size=magvit.SIZES, model=magvit.RUNGS)
+  choice = common.parse_arg(
+    arg,
+    size=magvit.SIZES,
+    model=magvit.RUNGS,
+    perceptual=magvit.PERCEPTUAL,
+  )
   epochs = {"B": 500, "L": 2000}
   return magvit.config(
     choice, pixels=128, clips=9_537, epochs=epochs, flip=True

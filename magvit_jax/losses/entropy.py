@@ -16,9 +16,9 @@ than D ln 2: exact <= grouped <= bitwise <= D ln 2.
 Grids (fsq). The same holds for any product of small alphabets, with one
 softmax per number in place of a sigmoid per bit.
 
-Tables (ibq). p(code | z) = softmax(z . codes / tau) has no such structure; the
-[n K] distribution is made a chunk of latents at a time and made again for the
-gradient.
+Tables (ibq, vq). p(code | z) = softmax(z . codes / tau), or of distances, has
+no such structure; the [n K] distribution is made a chunk of latents at a time
+and made again for the gradient.
 
 Under jit every mean is that of the global batch, however it is sharded.
 """
@@ -144,22 +144,42 @@ def table_entropies(
   size = -(-n // steps)
   rows = jnp.pad(z, ((0, steps * size - n), (0, 0)))
   weight = (jnp.arange(steps * size) < n).astype(jnp.float32)
+  # Step i has the rows i, i + steps, …: a batch split over devices stays so.
+  parts = (
+    rows.reshape(size, steps, z.shape[-1]).swapaxes(0, 1),
+    weight.reshape(size, steps).T,
+  )
 
   @jax.checkpoint
   def add(sums, part):
     rows, weight = part
-    log_p = jax.nn.log_softmax(rows @ codes.T / temperature)
+    scores = jnp.matmul(rows, codes.T, precision=jax.lax.Precision.HIGHEST)
+    log_p = jax.nn.log_softmax(scores / temperature)
     p = jnp.exp(log_p) * weight[:, None]
     token, mean = sums
     return (token - jnp.sum(p * log_p), mean + jnp.sum(p, axis=0)), None
 
   start = (jnp.zeros(()), jnp.zeros(len(codes)))
-  parts = (
-    rows.reshape(steps, size, z.shape[-1]),
-    weight.reshape(steps, size),
-  )
   (token, mean), _ = jax.lax.scan(add, start, parts)
   return token / max(n, 1), _entropy(mean / max(n, 1))
+
+
+def distance_entropies(
+  z: Array, codes: Array, temperature: float, chunk: int = 1024
+) -> tuple[Array, Array]:
+  """Both entropies of p(code | z) = softmax(-|z - code|^2 / temperature).
+
+  Arguments and results are those of `table_entropies`: up to a number that all
+  codes share, -|z - c|^2 is the product of (z, 1) and (2 c, -|c|^2).
+  """
+  ones = jnp.ones((len(z), 1), z.dtype)
+  lengths = jnp.sum(jnp.square(codes), axis=-1, keepdims=True)
+  return table_entropies(
+    jnp.concatenate([z, ones], axis=-1),
+    jnp.concatenate([2 * codes, -lengths], axis=-1),
+    temperature,
+    chunk,
+  )
 
 
 def check_groups(bits: int, groups: int) -> int:

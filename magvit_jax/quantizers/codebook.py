@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from magvit_jax.losses import entropy
 from magvit_jax.quantizers import Base, ste
 from magvit_jax.types import Array, Key, PyTree
 
@@ -190,6 +191,21 @@ def both_losses(z: Array, q: Array) -> dict[str, Array]:
   """'loss_commitment', and 'loss_codebook' that pulls the codes q to z."""
   stop = jax.lax.stop_gradient
   return {**commitment(z, q), "loss_codebook": square_error(q, stop(z))}
+
+
+def entropies(z: Array, table: Array, temperature: float) -> dict[str, Array]:
+  """'loss_entropy' of the distances of z [… d] to the codes, and its parts."""
+  token, batch = entropy.distance_entropies(
+    z.reshape(-1, z.shape[-1]),
+    table,
+    temperature,
+    chunk=max(1, MAX_SCORES // len(table)),
+  )
+  return {
+    "loss_entropy": token - batch,
+    "entropy_token": token,
+    "entropy_batch": batch,
+  }
 
 
 def square_error(a: Array, b: Array) -> Array:

@@ -6,7 +6,8 @@ the gradient of 'loss_codebook' (`learn='gradient'`, its equation 3). Around
 it: k-means of the first batch and restarts of dead codes (Jukebox, arXiv
 2005.00341), low-dimensional and unit-length codes (ViT-VQGAN, arXiv
 2110.04627), the rotation trick (arXiv 2410.06424), orthogonal codes (arXiv
-2112.00384).
+2112.00384), and the entropy of MAGVIT (arXiv 2212.05199), which wants latents
+sure of their code and all codes in use.
 """
 
 import flax.linen as nn
@@ -29,7 +30,8 @@ class Quantizer(codebook.Codebook):
   """VQ.
 
   Its aux has 'loss_commitment' (published weight 0.25), 'loss_codebook' (1.0)
-  with learn='gradient', and 'loss_orthogonal' if that is asked for.
+  with learn='gradient', and 'loss_orthogonal' and 'loss_entropy' (MAGVIT: 0.1;
+  in nats) if those are asked for.
 
   Attributes:
     size: K, number of codes.
@@ -46,6 +48,8 @@ class Quantizer(codebook.Codebook):
     cosine: latents and codes of length 1, nearest in cosine.
     gradient: 'straight' or 'rotation', how the gradient passes the search.
     orthogonal: computes 'loss_orthogonal'.
+    temperature: of 'loss_entropy', E[H(p)] - H(E[p]) with p the softmax of
+      -|z - code|^2 / temperature; MAGVIT has 0.01. 0 does not compute it.
   """
 
   size: int = 1024
@@ -58,6 +62,7 @@ class Quantizer(codebook.Codebook):
   cosine: bool = False
   gradient: str = "straight"
   orthogonal: bool = False
+  temperature: float = 0.0
 
   def __post_init__(self):
     super().__post_init__()
@@ -70,6 +75,11 @@ class Quantizer(codebook.Codebook):
       raise ValueError(
         f"vq: decay is {self.decay} and restart {self.restart}; both must lie "
         "in [0, 1)"
+      )
+    if self.temperature < 0:
+      raise ValueError(
+        f"vq: temperature is {self.temperature}; it must be positive, or 0 for "
+        "no entropy loss"
       )
     if self.orthogonal and self.learn == "ema":
       raise ValueError(
@@ -104,6 +114,8 @@ class Quantizer(codebook.Codebook):
       aux = codebook.both_losses(z, q)
     if self.orthogonal:
       aux["loss_orthogonal"] = codebook.orthogonal(self.embedding)
+    if self.temperature:
+      aux |= codebook.entropies(z, table, self.temperature)
     passed = codebook.GRADIENTS[self.gradient](z, jax.lax.stop_gradient(q))
     codes = self._outside(passed, ids)
     return Quantized(codes, ids[..., None], aux, self._stats(z, ids, key))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from magvit_jax import losses, optim, registry, tokenizers
+from magvit_jax.losses import perceptual as perceptions
 from magvit_jax.stages import (
   Stage,
   TrainState,
@@ -49,6 +50,7 @@ def make(
   ramps: Mapping[str, Mapping[str, Any]],
   image_discriminator: Mapping[str, Any] = NONE,
   adversarial: Mapping[str, Any] | None = None,
+  perceptual: Mapping[str, Any] = NONE,
   dtype: str = "auto",
   param_dtype: str = "float32",
   accumulate: int = 1,
@@ -71,6 +73,8 @@ def make(
       'g_adversarial' (and on 'd_…') is the step where the game starts.
     image_discriminator: that of images, or name 'none'.
     adversarial: arguments of gan.Adversarial; unused without a discriminator.
+    perceptual: config of losses/perceptual.py, or name 'none'. The weights of
+      its network are state.frozen['perceptual'].
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
     param_dtype: of the weights a step computes with; see stages/update.py.
     accumulate: micro-batches of a step; see stages/accumulation.py.
@@ -89,6 +93,7 @@ def make(
     accumulate,
     image_critic=_build_discriminator(image_discriminator, dtype),
     adversarial=adversarial,
+    perceptual=perceptions.build(perceptual, tokenizers.compute_dtype(dtype)),
   )
   return Stage(
     init=train.init,
