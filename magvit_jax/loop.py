@@ -20,6 +20,7 @@ import numpy as np
 from magvit_jax import checkpoint as checkpoints
 from magvit_jax import (
   clock,
+  incidents,
   profiling,
   registry,
   sharding,
@@ -32,23 +33,18 @@ from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
-from magvit_jax.data import pipeline
+from magvit_jax.data import joint, pipeline
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
 
-MAX_BAD = 3  # non-finite steps in a row that stop a run
-
-
-class NonFiniteError(FloatingPointError):
-  """Too many steps in a row had a term or gradient that is not finite."""
-
 
 class Parts(NamedTuple):
-  """What a config builds: the stage and the two sources."""
+  """What a config builds: the stage, the sources, images beside the clips."""
 
   stage: Stage
   train: Any
   evaluation: Any
+  images: joint.Images | None = None
 
 
 def make_parts(cfg: Any) -> Parts:
@@ -56,10 +52,12 @@ def make_parts(cfg: Any) -> Parts:
   train = registry.build("data", cfg.data, split="train")
   cfg = freezing.describe(cfg, train)
   extra = freezing.stage_args(cfg)
+  stage = registry.build("stages", cfg.stage, steps=cfg.steps, **extra)
   return Parts(
-    registry.build("stages", cfg.stage, steps=cfg.steps, **extra),
+    stage,
     train,
     registry.build("data", cfg.data, split="eval"),
+    joint.build(cfg, train.shape, stage.context),
   )
 
 
@@ -87,14 +85,15 @@ def run(
     whole, the last 'eval_…' results.
 
   Raises:
-    NonFiniteError: three non-finite steps in a row.
+    incidents.NonFiniteError: three non-finite steps in a row.
     ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
   """
   _check_counts(cfg)
   warmstart.check(cfg)
   profiling.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
-  sharding.local_rows(cfg.batch, mesh)
+  for name, count in joint.counts(cfg).items():
+    sharding.local_rows(count, mesh, name)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
   cfg, found = freezing.resolve(cfg, workdir)
   if workdirs.plan(workdir, cfg, resume) == "done":
@@ -106,8 +105,9 @@ def run(
     return {"step": cfg.steps, "stopped": 0}
   # Wrong data is found before the workdir is touched.
   parts = parts or make_parts(cfg)
-  micro = accumulation.micro_batch(cfg.batch, parts.stage.accumulate)
-  sharding.local_rows(micro, mesh, "batch / stage.accumulate")
+  for name, count in joint.counts(cfg).items():
+    micro = accumulation.micro_batch(count, parts.stage.accumulate)
+    sharding.local_rows(micro, mesh, f"{name} / stage.accumulate")
   cfg = freezing.describe(cfg, parts.train)
   workdirs.check_writable(workdir)
   with contextlib.ExitStack() as stack:
@@ -127,10 +127,8 @@ class _Loop:
     self.clock = clock.Clock()
     self.writer: writers.Writer | None = None
     self.key = jax.random.key(cfg.seed)
-    self.skipped = 0
-    self.named_bad: set[str] = set()
-    self.pending: tuple[int, dict[str, Array]] | None = None
-    self.bad_names: dict[str, None] = {}
+    self.incidents = incidents.Incidents(self.say, parts.train.files)
+    self.pending: tuple[int, dict[str, Array], np.ndarray] | None = None
     self.saver = checkpoints.Checkpointer(
       workdir, **cfg.checkpoint, say=self.say
     )
@@ -211,64 +209,37 @@ class _Loop:
 
   def _one_step(self) -> None:
     with self.clock("data"):
-      batch = next(self.batches)
-      self._note_skipped(batch)
-      batch = self._put(batch)
+      host = next(self.batches)
+      self.incidents.unreadable(self.step + 1, host)
+      batch = self._put(host)
     with self.clock("step"), self.trace.step(self.step, lambda: self.state):
       self.state, metrics = self.advance(self.state, batch, self.key)
       self._settle()
     self.step += 1
-    self.pending = (self.step, metrics)
+    self.pending = (self.step, metrics, host["file"])
 
   def _settle(self) -> None:
     """Reads the metrics of the step before the one that is running."""
     if self.pending is None:
       return
-    (step, metrics), self.pending = self.pending, None
+    (step, metrics, files), self.pending = self.pending, None
     bad = int(metrics["bad"])
     if bad or _due(step, self.cfg.log.every) or step == self.cfg.steps:
       values = {k: float(v) for k, v in jax.device_get(metrics).items()}
       self._log(step, dict(values))
     if bad:
-      self._note_bad(step, bad, values)
+      saved = self.saver.latest()
+      self.incidents.non_finite(step, bad, values, files, saved)
     else:
-      self.bad_names.clear()
+      self.incidents.finite()
 
   def _log(self, step: int, values: dict[str, float]) -> None:
     speed = self.clock.speed(step, self.cfg.batch)
-    values |= {**speed, "skipped": self.skipped}
+    values |= {**speed, "skipped": self.incidents.skipped}
     values |= self.utilization(speed["seconds_step"])
     rate = speed["examples_per_second"]
     self.writer.write(step, "train", values)
     self.writer.progress(step, values.get("loss", float("nan")), rate)
-
-  def _note_bad(self, step: int, bad: int, values: dict[str, float]) -> None:
-    names = [k for k, v in values.items() if not np.isfinite(v)]
-    self.bad_names |= dict.fromkeys(names)
-    named = ", ".join(self.bad_names) or "a gradient"
-    self.say(f"step {step} was not applied: not finite: {named}")
-    if bad >= MAX_BAD:
-      saved = self.saver.latest()
-      raise NonFiniteError(
-        f"step {step}: {bad} steps in a row were not finite ({named}); none "
-        f"of them was applied. The last checkpoint is "
-        f"{'none' if saved is None else f'step {saved}'}. Lower "
-        "stage.optim.lr, set stage.optim.clip, or look at the data of these "
-        "steps"
-      )
-
-  def _note_skipped(self, batch: dict[str, Any]) -> None:
-    count = int(np.sum(batch.get("skipped", 0)))
-    if not count:
-      return
-    self.skipped += count
-    names = sorted(set(batch.get("bad", ())) - self.named_bad)
-    self.named_bad |= set(names)
-    if names:
-      self.say(
-        f"step {self.step + 1}: unreadable, replaced by the next clip: "
-        f"{', '.join(names)} ({self.skipped} so far)"
-      )
 
   def _lacks_evaluation(self) -> bool:
     """A stop saves before it evaluates, and DONE may not have been written."""
@@ -320,12 +291,13 @@ class _Loop:
     """Starts the stream at a step and returns its first batch, unconsumed."""
     if hasattr(self, "stream"):
       self.stream.close()
-    self.stream = pipeline.train_batches(
+    self.stream = joint.train_batches(
       self.parts.train,
+      self.parts.images,
       seed=self.cfg.seed,
       batch=self.cfg.batch,
       start=step,
-      rows=sharding.local_rows(self.cfg.batch, self.mesh),
+      rows=lambda count: sharding.local_rows(count, self.mesh),
       loader=registry.plain(self.cfg.loader),
     )
     self.stack.callback(self.stream.close)

@@ -4,7 +4,7 @@ import ml_collections
 import pytest
 
 from magvit_jax import __main__ as command
-from magvit_jax import loop
+from magvit_jax import incidents, loop
 from magvit_jax.cli import train
 
 CONFIG = """
@@ -107,7 +107,7 @@ def test_debug_shows_the_traceback(spec):
 
 @pytest.mark.parametrize(
   "error",
-  [OSError("disk"), loop.NonFiniteError("step 9"), KeyError("no 'x'")],
+  [OSError("disk"), incidents.NonFiniteError("step 9"), KeyError("no 'x'")],
 )
 def test_what_the_loop_raises_is_one_line_too(spec, monkeypatch, capsys, error):
   def run(*args, **kwargs):

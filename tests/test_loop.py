@@ -14,6 +14,7 @@ import pytest
 
 from magvit_jax import (
   checkpoint,
+  incidents,
   loop,
   optim,
   profiling,
@@ -285,7 +286,7 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
 
 
 def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
-  with pytest.raises(loop.NonFiniteError) as error:
+  with pytest.raises(incidents.NonFiniteError) as error:
     train(tmp_path, steps=20, stage=dict(nan_from=5))
   text = str(error.value)
   assert "step 8: 3 steps in a row" in text

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import checkpoint, loop, registry
+from magvit_jax import checkpoint, incidents, loop, registry
 from magvit_jax.discriminators import patch3d
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
@@ -98,7 +98,7 @@ def test_three_infinite_gradients_stop_and_name_the_term(tmp_path):
   weights = dict(loss_l2=float("inf"), loss_entropy=0.0, loss_commitment=0.0)
   none = dict(name="none")
   cfg = config(weights=weights, discriminator=none)
-  with pytest.raises(loop.NonFiniteError, match="step 3: .*grad_norm_gen"):
+  with pytest.raises(incidents.NonFiniteError, match="step 3: .*grad_norm_gen"):
     loop.run(cfg, tmp_path)
   assert checkpoint.steps(tmp_path) == []
 

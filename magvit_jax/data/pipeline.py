@@ -168,6 +168,7 @@ def train_batches(
     ValueError: no rows are asked for.
     OSError: while iterating: 9 clips in a row cannot be read, or one with
       on_corrupt='raise'.
+    ValueError: while iterating: a clip whose pixels are not uint8.
   """
   rows = _rows(batch, rows)
   return _batches(Stream(source, seed, batch, start, rows), loader)
@@ -239,6 +240,7 @@ def blank(source: Any) -> dict[str, np.ndarray]:
 
 
 def _example(clip: dict[str, Any], bad: list[str]) -> dict[str, Any]:
+  _check_pixels(clip)
   return dict(
     **{k: v for k, v in clip.items() if isinstance(v, np.ndarray)},
     label=np.int32(clip["label"]),
@@ -247,6 +249,16 @@ def _example(clip: dict[str, Any], bad: list[str]) -> dict[str, Any]:
     skipped=np.int32(len(bad)),
     bad=bad,
   )
+
+
+def _check_pixels(clip: dict[str, Any]) -> None:
+  """ValueError for pixels that are not uint8, which alone cannot be NaN."""
+  kind = getattr(clip.get("video"), "dtype", np.uint8)
+  if kind != np.uint8:
+    raise ValueError(
+      f"data: 'video' of the clip {clip.get('name')!r} is {kind}; a source "
+      "gives uint8 [t h w 3]: use data.transforms.to_uint8 on pixels in [-1, 1]"
+    )
 
 
 def _stack(examples: list[dict[str, Any]]) -> dict[str, Any]:
