@@ -36,9 +36,9 @@ def cure(run: Run) -> str:
   if weight is not None:
     new = 3 * weight if weight else 0.1
     text = f"stage.weights.loss_entropy={new:.2g}"
-    temperature = run.get("stage.quantizer.temperature", 0)
-    if 0 < temperature < 1:
-      text += f" and stage.quantizer.temperature={min(1, 10 * temperature):g}"
+    if 0 < temperature(run) < 1:
+      warmer = min(1.0, 10 * temperature(run))
+      text += f" and stage.quantizer.temperature={warmer:g}"
     return text
   vq = run.get("stage.quantizer.name") == "vq"
   if vq and run.get("stage.quantizer.learn", "ema") != "ema":
@@ -49,6 +49,12 @@ def cure(run: Run) -> str:
   if vq and not run.get("stage.quantizer.restart", 0.1):
     return "stage.quantizer.restart=0.1, which moves dead codes"
   return "a smaller vocabulary (stage.quantizer), or more and other clips"
+
+
+def temperature(run: Run) -> float:
+  """That of the quantizer's entropy term, 0 where it has none."""
+  quantizer = run.module.quantizer if run.module else None
+  return getattr(quantizer, "temperature", 0.0)
 
 
 def possible(run: Run) -> float:

@@ -20,37 +20,44 @@ PATIENCE = 1000
 
 def check(run: Run) -> list[Finding]:
   """Winning, losing, or in balance, since the adversarial term began."""
-  steps, values = run.series("d_adversarial")
-  begun = steps >= start(run)
+  return [*_game(run, ""), *_game(run, "image_")]
+
+
+def _game(run: Run, prefix: str) -> list[Finding]:
+  steps, values = run.series(f"{prefix}d_adversarial")
+  begun = steps >= start(run, prefix)
   steps, values = steps[begun], values[begun]
   if len(values) < MIN_ROWS:
     return []
   chance = CHANCE.get(run.get("stage.adversarial.loss"), 2 * math.log(2))
-  late, gap = ends(values)[1], _gap(run)
-  what = f"d_adversarial is {late:.3g} ({chance:.3g} is chance)"
-  generator = run.values("g_adversarial")
+  late, gap = ends(values)[1], _gap(run, prefix)
+  what = f"{prefix}d_adversarial is {late:.3g} ({chance:.3g} is chance)"
+  generator = run.values(f"{prefix}g_adversarial")
   if len(generator):
     early, now = ends(generator)
-    what += f", g_adversarial went from {early:.3g} to {now:.3g}"
+    what += f", {prefix}g_adversarial went from {early:.3g} to {now:.3g}"
   if gap is not None:
     what += f", mean logits are {gap:.2g} apart"
   if late < WON * chance or (gap is not None and gap > GAP):
-    return [_winning(run, what)]
+    return [_winning(run, prefix, what)]
   half = values[len(values) // 2 :]
   if steps[-1] - steps[0] >= PATIENCE and _losing(half, chance):
-    return [_lost(run, what)]
+    return [_lost(run, prefix, what)]
   return [Finding("discriminator", "ok", what)]
 
 
-def start(run: Run) -> int:
+def start(run: Run, prefix: str) -> int:
   """The step at which both sides have a weight."""
-  ramps = [run.get(f"stage.ramps.{side}_adversarial", {}) for side in "gd"]
+  ramps = [
+    run.get(f"stage.ramps.{prefix}{side}_adversarial", {}) for side in "gd"
+  ]
   delays = [r["steps"] for r in ramps if r.get("name") == "delayed"]
   return max(delays, default=0)
 
 
-def _gap(run: Run) -> float | None:
-  real, fake = run.values("logit_real"), run.values("logit_fake")
+def _gap(run: Run, prefix: str) -> float | None:
+  real = run.values(f"{prefix}logit_real")
+  fake = run.values(f"{prefix}logit_fake")
   if not len(real) or not len(fake):
     return None
   return ends(real)[1] - ends(fake)[1]
@@ -62,15 +69,15 @@ def _losing(values: np.ndarray, chance: float) -> bool:
   return blind or low > FOOLED * chance
 
 
-def _winning(run: Run, what: str) -> Finding:
+def _winning(run: Run, prefix: str, what: str) -> Finding:
   worse = turned(run)
   if worse:
     what += f", and {run.main_term} gets worse"
-  r1 = run.get("stage.weights.d_r1", 0.0)
-  weight = run.get("stage.weights.g_adversarial", 0.0)
+  r1 = run.get(f"stage.weights.{prefix}d_r1", 0.0)
+  weight = run.get(f"stage.weights.{prefix}g_adversarial", 0.0)
   cures = [
-    f"stage.weights.d_r1={5 * r1:g}" if r1 else "stage.weights.d_r1=40",
-    f"stage.weights.g_adversarial={weight / 3:.2g}"
+    f"stage.weights.{prefix}d_r1={5 * r1 if r1 else 40:g}",
+    f"stage.weights.{prefix}g_adversarial={weight / 3:.2g}"
     if weight > 0.1
     else "a larger batch, or a discriminator of less width",
   ]
@@ -82,11 +89,11 @@ def _winning(run: Run, what: str) -> Finding:
   )
 
 
-def _lost(run: Run, what: str) -> Finding:
-  r1 = run.get("stage.weights.d_r1", 0.0)
-  width = run.get("stage.discriminator.width")
-  cures = [f"stage.weights.d_r1={r1 / 10:g}"] if r1 else []
-  cures += [f"stage.discriminator.width={2 * width}"] if width else []
+def _lost(run: Run, prefix: str, what: str) -> Finding:
+  r1 = run.get(f"stage.weights.{prefix}d_r1", 0.0)
+  net = f"stage.{prefix}discriminator.width"
+  cures = [f"stage.weights.{prefix}d_r1={r1 / 10:g}"] if r1 else []
+  cures += [f"{net}={2 * run.get(net)}"] if run.get(net) else []
   return Finding(
     "discriminator",
     "warn",

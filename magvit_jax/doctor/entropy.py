@@ -80,14 +80,13 @@ def _unused(run: Run, what: str, share: float) -> list[Finding]:
 
 def _ineffective(run: Run, what: str, token: float) -> Finding:
   weight = run.get("stage.weights.loss_entropy")
-  temperature = run.get("stage.quantizer.temperature", 1.0)
   if _frozen(run, token):
     return Finding(
       "entropy",
       "warn",
       f"{what}: few codes are in use, and the term cannot help: "
       f"{_gradient(run)}",
-      f"stage.quantizer.temperature={10 * temperature:g}, or more "
+      f"stage.quantizer.temperature={10 * codes.temperature(run):g}, or more "
       "stage.weights.loss_commitment, which draws latents to their codes",
     )
   return Finding(
@@ -107,8 +106,7 @@ def _frozen(run: Run, token: float) -> bool:
 
 
 def _gradient(run: Run) -> str:
-  temperature = run.get("stage.quantizer.temperature", 1.0)
   return (
-    f"nearly all latents are so large beside temperature {temperature:g} that "
-    "it has no gradient there"
+    "nearly all latents are so large beside temperature "
+    f"{codes.temperature(run):g} that it has no gradient there"
   )

@@ -100,7 +100,8 @@ def main_share(run: Run) -> float:
   size = {
     name: abs(weight * ends(run.values(name))[1])
     for name, weight in weights.items()
-    if not name.startswith("d_") and len(run.values(name))
+    if not name.removeprefix("image_").startswith("d_")
+    and len(run.values(name))
   }
   whole = sum(size.values())
   return size.get(run.main_term, 0.0) / whole if whole else 1.0

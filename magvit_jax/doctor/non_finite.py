@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from magvit_jax import incidents
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.losses import reconstruction
@@ -31,7 +32,7 @@ PLACES = (
   Place("the latents (clips, encoder)", LOWER),
   Place("a term of the quantizer", "stage.dtype=float32; then " + LOWER),
   Place("the decoder", LOWER),
-  Place("the perceptual net", "check its weights with `convert`"),
+  Place("the perceptual net", "convert stage.perceptual.weights again"),
   Place("the discriminator on reconstructions", LOWER),
   Place("the discriminator on clips", LOWER),
   Place("a weighted sum", "finite and smaller values in stage.weights"),
@@ -44,7 +45,11 @@ def check(run: Run) -> list[Finding]:
   if not run.bad:
     return []
   first, last = run.bad[0], run.bad[-1]
-  stopped = not run.done and last["bad"] >= STOPPED and last["step"] == run.step
+  stopped = (
+    not run.done
+    and last["bad"] >= incidents.MAX_BAD
+    and last["step"] == run.step
+  )
   names = [k for k, v in first.items() if v is None]
   place, origin = earliest(names)
   what = (
@@ -57,7 +62,7 @@ def check(run: Run) -> list[Finding]:
     lr=run.get("stage.optim.lr", 1e-4) / 3, clip=clip / 2 if clip else 1.0
   )
   if stopped:
-    what += "; the run stopped there"
+    what += "; the run stopped there, and its output names the clips"
   return [Finding("non_finite", "wrong" if stopped else "warn", what, cure)]
 
 
@@ -84,6 +89,7 @@ def earliest(names: list[str]) -> tuple[Place, list[str]]:
 
 
 def _place(name: str) -> int:
+  name = name.removeprefix("image_")  # images take the same way as clips
   if name.startswith("grad_norm"):
     return 7
   if name in ("loss", "loss_discriminator"):

@@ -16,7 +16,8 @@ def check(run: Run) -> list[Finding]:
         "note",
         "no perceptual loss: reconstructions will be blurred beside published "
         "ones, which all have one",
-        "stage.perceptual with the weights of a network, if the looks matter",
+        "where looks matter, stage.perceptual with weights: the configs of "
+        "MAGVIT take the word perceptual=resnet50 or lpips",
       )
     ]
   values = run.values("loss_perceptual")

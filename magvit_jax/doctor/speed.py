@@ -8,6 +8,8 @@ from magvit_jax.doctor.run import Run, ends
 DROP = 0.7
 # Waiting a fifth of the time for data costs as much as a device in five.
 WAIT = 0.2
+# In less time than this any other process disturbs the figures.
+SETTLED_SECONDS = 60.0
 # Short runs spend much of their time in compiling; that is as it should be.
 GOODPUT, LONG_SECONDS = 0.5, 1800.0
 
@@ -22,7 +24,9 @@ CURES = {
 
 def check(run: Run) -> list[Finding]:
   """A drop of examples/s, a share of waiting, the share spent in steps."""
-  found = [*_drop(run), *_wait(run)]
+  steps, seconds = run.series("seconds_step")
+  settled = len(steps) and ends(seconds)[1] * steps[-1] > SETTLED_SECONDS
+  found = [*_drop(run), *_wait(run)] if settled else []
   rates = run.values("examples_per_second")
   if len(rates) and not found:
     what = f"{ends(rates)[1]:.3g} examples/s"

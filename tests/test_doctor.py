@@ -1,0 +1,508 @@
+"""The doctor: each check sees its illness, and none in a healthy run."""
+
+import json
+import os
+import shutil
+import time
+
+import jax.numpy as jnp
+import made_run
+import ml_collections
+import pytest
+import toy_run
+
+from magvit_jax import __main__ as verbs
+from magvit_jax import checkpoint, doctor, loop, registry
+from magvit_jax.cli import doctor as verb
+from magvit_jax.data import moving_digits
+from magvit_jax.doctor import non_finite
+from magvit_jax.stages import Stage, TrainState
+
+
+def found(folder, name):
+  """What one check says of a workdir."""
+  return registry.load("doctor", name)(doctor.Run(folder))
+
+
+def worse(findings):
+  return [f for f in findings if f.severity != "ok"]
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory):
+  folder = made_run.write(tmp_path_factory.mktemp("runs") / "healthy")
+  toy_run.save(folder, made_run.STEPS)
+  return folder
+
+
+def test_a_healthy_run_has_no_finding_and_each_check_says_so(healthy):
+  run, findings = doctor.diagnose(healthy)
+  assert worse(findings) == []
+  silent = {"non_finite", "prediction"}  # nothing to say here
+  assert {f.name for f in findings} == set(registry.names("doctor")) - silent
+  assert run.step == run.steps == made_run.STEPS
+
+
+def const(**values):
+  return lambda step: values
+
+
+def bump(step):
+  return {"loss_l2": 9.0} if step in (2000, 2400, 2800) else {}
+
+
+# check, severity, words of the finding, words of the cure, and the illness
+ILLNESSES = {
+  "slower": (
+    "speed warn",
+    "20 examples/s lately, 5",
+    "another process",
+    dict(
+      rows=lambda step: {"examples_per_second": 20.0} if step > 3000 else {}
+    ),
+  ),
+  "waits": (
+    "speed warn",
+    "wait for data 40%",
+    "loader.threads=4",
+    dict(rows=const(data_share=0.4)),
+  ),
+  "evaluates all day": (
+    "speed warn",
+    "40% of 2.5 hours went into steps (goodput), 60% into eval",
+    "eval.every=2000",
+    dict(times=dict(seconds_step=3600, seconds_eval=5400, goodput=0.4)),
+  ),
+  "unreadable": (
+    "clips warn",
+    "25,600 clips",
+    "unreadable",
+    dict(rows=lambda step: {"skipped": step * 6.4}),
+  ),
+  "exploding": (
+    "gradients warn",
+    "it explodes",
+    "stage.optim.lr=3.3e-05",
+    dict(rows=lambda step: {"grad_norm_gen": 0.1 * 1.002**step}),
+  ),
+  "vanishing": (
+    "gradients warn",
+    "it vanishes",
+    "stage.optim.lr=",
+    dict(rows=lambda step: {"grad_norm_gen": 0.1 * 0.997**step}),
+  ),
+  "clipped": (
+    "gradients note",
+    "grad_norm_gen 0.2",
+    "stage.optim.clip=0.7",
+    dict(cfg={"stage__optim__clip": 0.01}),
+  ),
+  "one side": (
+    "gradients note",
+    "the generator hardly",
+    "discriminator",
+    dict(rows=const(grad_norm_disc=5e3), cfg={"stage__optim__clip": 0.0}),
+  ),
+  "stuck": (
+    "loss wrong",
+    "loss_l2 does not move: 0.3",
+    "learning rate",
+    dict(rows=const(loss_l2=0.3)),
+  ),
+  "outweighed": (
+    "loss wrong",
+    "does not move",
+    "stage.weights.loss_l2=5: it is 1%",
+    dict(rows=const(loss_l2=0.004)),
+  ),
+  "turned": (
+    "loss warn",
+    "it gets worse",
+    "stage.optim.lr=3.3e-05",
+    dict(rows=lambda step: {"loss_l2": 0.1} if step > 3000 else {}),
+  ),
+  "spikes": (
+    "loss warn",
+    "3 spikes above 4 times the rows before (step 2,000, 2,400, 2,800)",
+    "stage.optim.lr=5e-05",
+    dict(rows=bump),
+  ),
+  "under the floor": (
+    "loss warn",
+    "PSNR is 15.00 dB, and 19.00 dB",
+    "more steps",
+    dict(evals=const(eval_psnr=15.0)),
+  ),
+  "crawling": (
+    "learning_rate wrong",
+    "lr 1e-10",
+    "stage.optim.lr=0.0001",
+    dict(cfg={"stage__optim__lr": 1e-10}),
+  ),
+  "warming": (
+    "learning_rate warn",
+    "warm-up takes 3,000 of 4,000",
+    "stage.optim.warmup=200",
+    dict(cfg={"stage__optim__warmup": 3000}),
+  ),
+  "too fast": (
+    "learning_rate warn",
+    "3 spikes of loss_l2",
+    "stage.optim.lr=0.004",
+    dict(rows=bump, cfg={"stage__optim__lr": 0.02}),
+  ),
+  "too slow for the batch": (
+    "learning_rate warn",
+    "the loss does not move",
+    "stage.optim.lr=5e-05",
+    dict(rows=const(loss_l2=0.3), cfg={"stage__optim__lr": 1e-5, "batch": 512}),
+  ),
+  "initial average": (
+    "average warn",
+    "holds 67% of the initial",
+    "stage.ema.warmup=True",
+    dict(cfg={"stage__ema": {"decay": 0.9999, "warmup": False}}),
+  ),
+  "collapsed": (
+    "codes wrong",
+    "perplexity 1.2 of 16",
+    "stage.weights.loss_entropy=0.3 and stage.quantizer.temperature=0.1",
+    dict(
+      evals=const(eval_usage=0.06, eval_perplexity=1.2),
+      cfg={"stage__quantizer": {"name": "lfq", "bits": 4}},
+    ),
+  ),
+  "wasted": (
+    "codes warn",
+    "10.0% of the ids are used",
+    "restart=0.1",
+    dict(
+      evals=const(eval_usage=0.1, eval_perplexity=9.0),
+      cfg={
+        "stage__quantizer": {"name": "vq", "size": 64, "learn": "gradient"},
+        "stage__weights": {"loss_l2": 1.0},
+      },
+    ),
+  ),
+  "even and void": (
+    "entropy wrong",
+    "loss_l2 is stuck",
+    "stage.weights.loss_entropy=0.02",
+    dict(rows=const(entropy_batch=2.77, entropy_token=0.01, loss_l2=0.3)),
+  ),
+  "no gradient": (
+    "entropy warn",
+    "no gradient there",
+    "stage.quantizer.temperature=0.1",
+    dict(rows=const(entropy_batch=0.7, entropy_saturated=1.0)),
+  ),
+  "too weak": (
+    "entropy warn",
+    "few codes are in use at weight 0.1",
+    "stage.weights.loss_entropy=0.3",
+    dict(rows=const(entropy_batch=0.7)),
+  ),
+  "weight 0": (
+    "entropy warn",
+    "weight 0",
+    "stage.weights.loss_entropy=0.1",
+    dict(
+      rows=const(entropy_batch=0.7), cfg={"stage__weights__loss_entropy": 0.0}
+    ),
+  ),
+  "harmless saturation": (
+    "entropy note",
+    "temperature 0.01",
+    "",
+    dict(rows=const(entropy_saturated=1.0)),
+  ),
+  "discriminator wins": (
+    "discriminator warn",
+    "it is winning: d_adversarial is 0.05",
+    "stage.weights.d_r1=200",
+    dict(rows=const(d_adversarial=0.05, g_adversarial=6.0)),
+  ),
+  "and all is lost": (
+    "discriminator wrong",
+    "loss_l2 gets worse",
+    "stage.weights.d_r1=40",
+    dict(
+      rows=lambda step: (
+        {"d_adversarial": 0.05, "loss_l2": 0.02 + 1e-4 * step}
+        if step > 1000
+        else {}
+      ),
+      cfg={"stage__weights__d_r1": 0.0},
+    ),
+  ),
+  "that of images wins": (
+    "discriminator warn",
+    "image_d_adversarial is 0.05",
+    "stage.weights.image_d_r1=40, then a larger batch",
+    dict(rows=const(image_d_adversarial=0.05)),
+  ),
+  "logits apart": (
+    "discriminator warn",
+    "mean logits are 20 apart",
+    "d_r1",
+    dict(rows=const(logit_real=10.0, logit_fake=-10.0)),
+  ),
+  "discriminator loses": (
+    "discriminator warn",
+    "it tells nothing apart",
+    "stage.weights.d_r1=4,",
+    dict(rows=const(d_adversarial=1.3863)),
+  ),
+  "hinge loses": (
+    "discriminator warn",
+    "(2 is chance)",
+    "d_r1",
+    dict(
+      rows=const(d_adversarial=2.0), cfg={"stage__adversarial__loss": "hinge"}
+    ),
+  ),
+  "no network in the perceptual loss": (
+    "perceptual wrong",
+    "lpips is 0",
+    "convert",
+    dict(rows=const(loss_perceptual=0.0)),
+  ),
+}
+
+
+@pytest.mark.parametrize("illness", ILLNESSES)
+def test_each_illness_is_named_with_its_cure(tmp_path, illness):
+  where, what, cure, made = ILLNESSES[illness]
+  name, severity = where.split()
+  findings = worse(found(made_run.write(tmp_path, **made), name))
+  assert [f.severity for f in findings] == [severity], findings
+  assert what in findings[0].what and cure in findings[0].cure, findings
+
+
+def test_a_discriminator_that_starts_late_is_judged_from_its_start(tmp_path):
+  ramp = {"name": "delayed", "steps": 3000}
+  folder = made_run.write(
+    tmp_path,
+    rows=lambda step: {"d_adversarial": 0.01} if step < 3000 else {},
+    cfg={"stage__ramps": {"g_adversarial": ramp}},
+  )
+  assert worse(found(folder, "discriminator")) == []
+
+
+def test_a_generator_is_held_against_the_frequencies(tmp_path):
+  def score(values):
+    steps = iter(values)
+    return lambda step: {
+      "eval_cross_entropy": next(steps),
+      "eval_cross_entropy_unigram": 5.0,
+    }
+
+  for values, words in (
+    ((4.99,) * 4, "uses no context"),
+    ((4.0, 3.0, 3.5, 4.5), "3.000 at step 2,000: it learns by heart"),
+  ):
+    folder = made_run.write(tmp_path / words[:4], evals=score(values))
+    (finding,) = found(folder, "prediction")
+    assert finding.severity == "warn" and words in finding.what
+  folder = made_run.write(tmp_path / "well", evals=score((4, 3.0, 2.9, 3.0)))
+  assert worse(found(folder, "prediction")) == []
+
+
+@pytest.mark.parametrize(
+  "names,place,first",
+  [
+    # The clip, or what the encoder made of it: all that follows is null too.
+    (
+      "entropy_batch entropy_token loss_commitment loss_entropy loss_l2 "
+      "g_adversarial loss grad_norm_gen",
+      "the latents (clips, encoder)",
+      "entropy_batch",
+    ),
+    ("loss_entropy loss grad_norm_gen", "a term of the quantizer", "loss_en"),
+    ("loss_l2 g_adversarial loss", "the decoder", "loss_l2"),
+    ("loss_perceptual loss", "the perceptual net", "loss_perceptual"),
+    ("g_adversarial logit_fake loss", "the discriminator on rec", "g_adv"),
+    ("d_r1 loss_discriminator", "the discriminator on clips", "d_r1"),
+    ("loss grad_norm_gen", "a weighted sum", "loss"),
+    ("grad_norm_disc", "the backward pass", "grad_norm_disc"),
+  ],
+)
+def test_the_origin_of_a_nan_is_what_is_computed_first(names, place, first):
+  where, origin = non_finite.earliest(names.split())
+  assert where.name.startswith(place) and origin[0].startswith(first)
+
+
+def test_bad_steps_are_told_with_what_came_before(tmp_path):
+  def rows(step):
+    if step < 2000:
+      return {}
+    if step == 2000:
+      return {"grad_norm_gen": 40.0}
+    return {"bad": (step - 2000) / 40, "loss_l2": float("inf")}
+
+  folder = made_run.write(tmp_path, rows=rows, upto=2120, done=False)
+  (finding,) = found(folder, "non_finite")
+  assert finding.severity == "wrong"
+  assert "3 steps were not applied, the first at step 2,040" in finding.what
+  assert "the decoder (loss_l2)" in finding.what
+  assert "times its median; the run stopped there," in finding.what
+  assert finding.cure == "stage.optim.lr=3.3e-05 and stage.optim.clip=0.5"
+  # Later ones that passed are no end.
+  (folder / "DONE").write_text("")
+  assert found(folder, "non_finite")[0].severity == "warn"
+
+
+def test_a_run_under_way_is_told_from_one_that_stopped(tmp_path):
+  folder = made_run.write(tmp_path, upto=2000, done=False)
+  (finding,) = found(folder, "progress")
+  assert finding.severity == "note" and "training" in finding.what
+  long_ago = time.time() - 7200
+  os.utime(folder / "metrics.jsonl", (long_ago, long_ago))
+  (finding,) = found(folder, "progress")
+  assert finding.severity == "warn" and "for 2.0 hours" in finding.what
+  assert "step 2,000 of 4,000" in finding.what
+
+
+def test_a_run_that_has_just_begun_is_not_judged(tmp_path):
+  folder = made_run.write(tmp_path, upto=120, done=False)
+  _, findings = doctor.diagnose(folder)
+  assert {f.severity for f in findings} <= {"note", "ok"}
+  (rows,) = [f for f in findings if "not enough rows yet: 3" in f.what]
+  assert rows.cure == "wait, or log.every=80"
+  (folder / "metrics.jsonl").write_text('{"step": 1, "ki\n[3]\n"x"\n')
+  assert {f.severity for f in doctor.diagnose(folder)[1]} <= {"note", "ok"}
+  (folder / "metrics.jsonl").unlink()
+  assert {f.severity for f in doctor.diagnose(folder)[1]} <= {"note", "ok"}
+
+
+def save(folder, step, params, ema=None):
+  """A checkpoint of some weights."""
+  zero = jnp.zeros((), jnp.int32)
+  state = TrainState(zero + step, params, {}, ema or {}, {}, {"bad": zero})
+  saver = checkpoint.Checkpointer(folder, every=1)
+  saver.save(step, state, force=True)
+  saver.close()
+
+
+def test_weights_and_dead_codes_are_read_from_the_last_checkpoint(tmp_path):
+  folder = made_run.write(tmp_path, cfg={"stage__quantizer__name": "vq"})
+  gen = {
+    "decoder": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
+    "quantizer": {
+      "buffer_count": jnp.array([1e-6] * 6 + [5.0, 3.0]),
+      "embedding": jnp.array([[0.1, -0.1]] * 5 + [[0.9, 0.2]] * 3),
+    },
+  }
+  save(folder, 4000, {"gen": gen}, {"decoder": {"kernel": jnp.ones(3)}})
+  (zero,) = found(folder, "weights")
+  assert zero.severity == "warn" and "decoder/kernel" in zero.what
+  dead = worse(found(folder, "codes"))
+  assert [f.what[:25] for f in dead] == [
+    "6 of 8 codes in the check",
+    "5 of 8 codes in the check",
+  ]
+  save(folder, 4001, {"gen": {"a": jnp.array([1.0, jnp.nan])}})
+  (broken,) = found(folder, "weights")
+  assert broken.severity == "wrong" and "params/gen/a" in broken.what
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+  folder = made_run.write(tmp_path)
+  for step in (3000, 4000):
+    toy_run.save(folder, step)
+  assert worse(found(folder, "checkpoints")) == []
+
+  def damage(step):
+    data = folder / "checkpoints" / str(step) / "params"
+    for path in data.rglob("*"):
+      if path.is_file():
+        path.write_bytes(b"x" + path.read_bytes()[1:])
+
+  damage(4000)
+  bad, good = found(folder, "checkpoints")
+  assert bad.severity == "warn" and "checkpoint 4000 is damaged" in bad.what
+  assert "from step 3,000" in bad.cure and good.what == "whole: 3,000"
+  damage(3000)
+  assert {f.severity for f in found(folder, "checkpoints")} == {"wrong"}
+
+
+def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
+  folder = made_run.write(tmp_path, upto=2000, done=False)
+  toy_run.save(folder, 2000)
+  (folder / "damaged" / "1000").mkdir(parents=True)
+  (note,) = worse(found(folder, "checkpoints"))
+  assert note.severity == "note" and "steps 1000 were put aside" in note.what
+  usage = shutil.disk_usage(folder)._replace(free=10)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+  assert "the disk has 0 MiB" in worse(found(folder, "checkpoints"))[1].what
+
+
+def test_no_checkpoint_where_one_was_due_is_wrong(tmp_path):
+  folder = made_run.write(tmp_path, upto=2000, done=False)
+  (finding,) = found(folder, "checkpoints")
+  assert finding.severity == "wrong" and "step 2,000" in finding.what
+
+
+def test_the_verb_prints_text_and_json_and_says_by_its_status(
+  healthy, tmp_path, capsys
+):
+  assert verb.main([f"--workdir={healthy}", "--json"]) == 0
+  told = json.loads(capsys.readouterr().out)
+  assert told["step"] == 4000 and told["done"]
+  assert {"name", "severity", "what", "cure"} == told["findings"][0].keys()
+  ill = made_run.write(tmp_path, cfg={"stage__optim__lr": 1e-10})
+  assert verb.main([f"--workdir={ill}"]) == 1
+  lines = capsys.readouterr().out.splitlines()
+  assert all(len(line) <= 80 for line in lines[1:])
+  assert lines[2].startswith("wrong  ")
+  assert lines[-1].startswith("2 wrong, 0 warn")
+
+
+@pytest.mark.parametrize(
+  "text,words",
+  [
+    (None, "not the workdir of a run"),
+    ("{", "is not JSON"),
+    ("[1]", "not of a run of this package"),
+    ('{"config": {"lr": 1}}', "has no config.stage"),
+  ],
+)
+def test_a_foreign_folder_is_one_clear_line(tmp_path, capsys, text, words):
+  if text:
+    (tmp_path / "config.json").write_text(text)
+  assert verbs.main(["doctor", f"--workdir={tmp_path}"]) == 2
+  err = capsys.readouterr().err
+  assert words in err and err.count("\n") == 1
+
+
+def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
+  def step(state, batch, key):
+    state, terms = toy_run.step(state, batch, key)
+    bad = jnp.where(state.step > 12, state.extra["bad"] + 1, 0)
+    nan = jnp.where(bad > 0, jnp.nan, 0.0)
+    return state._replace(extra={"bad": bad}), {
+      "loss": terms["loss"] / state.step + nan,
+      "loss_l2": terms["l1"] / state.step,
+    }
+
+  stage = Stage(toy_run.init, step, *toy_run.STAGE[2:])
+  sources = [
+    moving_digits.Source(
+      split=s,
+      **{k: v for k, v in toy_run.CONFIG["data"].items() if k != "name"},
+    )
+    for s in ("train", "eval")
+  ]
+  cfg = {"steps": 12, "eval": {"every": 0, "batch": 2, "metrics": {}}}
+  cfg = ml_collections.ConfigDict({**toy_run.CONFIG, **cfg})
+  loop.run(cfg, tmp_path / "whole", parts=loop.Parts(stage, *sources))
+  assert {f.severity for f in doctor.diagnose(tmp_path / "whole")[1]} <= {
+    "note",
+    "ok",
+  }
+  cfg.steps = 20
+  with pytest.raises(FloatingPointError, match="step 15"):
+    loop.run(cfg, tmp_path / "broken", parts=loop.Parts(stage, *sources))
+  (finding,) = found(tmp_path / "broken", "non_finite")
+  assert finding.severity == "wrong"
+  assert "first at step 13: it came from a weighted sum (loss)" in finding.what
