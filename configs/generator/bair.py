@@ -18,7 +18,7 @@ as here; 48 and 31 from all 15 windows of each video, decoded by `cosine` at
 4.5 (--config.stage.sampling.schedule=cosine
 --config.stage.sampling.choice_temperature=4.5).
 
-Argument: `size=B|L|smoke`.
+Arguments: `size=B|L|smoke`, `input=videos|tokens`.
 """
 
 from magvit_jax.configs import commit, common
@@ -27,9 +27,11 @@ from magvit_jax.configs.tokenizer import bair
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a generator of BAIR."""
-  size = common.parse_arg(arg, size=commit.SIZES)["size"]
+  choice = common.parse_arg(arg, size=commit.SIZES, input=commit.INPUTS)
+  size = choice["size"]
   return commit.config(
     size,
+    choice["input"],
     bair.get_config(size),
     workdir="runs/bair/tokenizer",
     clips=43_264,

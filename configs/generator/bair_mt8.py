@@ -13,7 +13,7 @@ TPUv4 (L) 45 and 28 hours. Not run by us.
 
 Published FVD, the mean over the tasks: 32.8 (B) and 22.8 (L).
 
-Argument: `size=B|L|smoke`.
+Arguments: `size=B|L|smoke`, `input=videos|tokens`.
 """
 
 from magvit_jax.configs import commit, common
@@ -22,9 +22,11 @@ from magvit_jax.configs.tokenizer import bair
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a generator of BAIR for eight tasks."""
-  size = common.parse_arg(arg, size=commit.SIZES)["size"]
+  choice = common.parse_arg(arg, size=commit.SIZES, input=commit.INPUTS)
+  size = choice["size"]
   return commit.config(
     size,
+    choice["input"],
     bair.get_config(size),
     workdir="runs/bair/tokenizer",
     clips=43_264,

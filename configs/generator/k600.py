@@ -15,7 +15,7 @@ Published FVD of 50,000 samples: 4.3 (MAGVIT-v2 in 24 steps at choice
 temperature 32); 24.5 (B) and 9.9 (L) at 64x64 (MAGVIT in 12 steps, by the
 schedule `uniform` at 7.5).
 
-Arguments: `size=B|L|smoke`, `model=magvit2|magvit`.
+Arguments: `size=B|L|smoke`, `model=magvit2|magvit`, `input=videos|tokens`.
 """
 
 from magvit_jax.configs import commit, common
@@ -24,11 +24,14 @@ from magvit_jax.configs.tokenizer import k600
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a generator of Kinetics-600."""
-  choice = common.parse_arg(arg, size=commit.SIZES, model=("magvit2", "magvit"))
+  choice = common.parse_arg(
+    arg, size=commit.SIZES, model=("magvit2", "magvit"), input=commit.INPUTS
+  )
   size, model = choice["size"], choice["model"]
   uniform = dict(schedule="uniform", choice_temperature=7.5)
   return commit.config(
     size,
+    choice["input"],
     k600.get_config(f"size={size},model={model}"),
     workdir="runs/k600/tokenizer",
     clips=392_622,

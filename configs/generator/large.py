@@ -47,8 +47,4 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   cfg.data = large.get_config(choice["size"]).data
   if choice["size"] == "smoke":
     cfg = common.small_generator(cfg)
-  if choice["input"] == "tokens":
-    del cfg.eval.metrics.prediction_psnr  # records hold no pixels
-    del cfg.data
-    cfg.data = dict(name="token_records", train="train.npz", eval="eval.npz")
-  return cfg
+  return common.stored_tokens(cfg) if choice["input"] == "tokens" else cfg

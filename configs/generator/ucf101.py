@@ -15,7 +15,7 @@ Published FVD of 10,000 samples against clips of the training set: 159 (B) and
 76 (L) with IS 83.55 and 89.27, in 12 steps (MAGVIT); 58 (MAGVIT-v2, L).
 
 Arguments: `size=B|L|smoke` (smoke is a tiny net, for tests),
-`model=magvit|magvit2`.
+`model=magvit|magvit2`, `input=videos|tokens`.
 """
 
 from magvit_jax.configs import commit, common
@@ -24,10 +24,13 @@ from magvit_jax.configs.tokenizer import ucf101
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of a generator of UCF-101."""
-  choice = common.parse_arg(arg, size=commit.SIZES, model=("magvit", "magvit2"))
+  choice = common.parse_arg(
+    arg, size=commit.SIZES, model=("magvit", "magvit2"), input=commit.INPUTS
+  )
   size, model = choice["size"], choice["model"]
   return commit.config(
     size,
+    choice["input"],
     ucf101.get_config(f"size={size},model={model}"),
     workdir="runs/ucf101/tokenizer",
     clips=9_537,

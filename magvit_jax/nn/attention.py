@@ -1,14 +1,11 @@
 """Attention: the one place where its implementation is chosen."""
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 
 from magvit_jax import sharding
-from magvit_jax.nn import flash
+from magvit_jax.nn import flash, kept
 from magvit_jax.nn import turn as turns
 from magvit_jax.types import Array
-
-NAME = "attention"  # of the result, for policies of remat
 
 
 def attend(
@@ -42,7 +39,7 @@ def attend(
       q, k = turns.plain(q, k, turn)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="xla")
   # Kept for the backward pass as the kernels lay it, heads in the lanes.
-  flat = checkpoint_name(out.reshape(*out.shape[:2], -1), NAME)
+  flat = kept.keep(out.reshape(*out.shape[:2], -1))
   return flat.reshape(out.shape)
 
 

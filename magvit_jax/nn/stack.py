@@ -5,17 +5,15 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
-from magvit_jax.nn import attention
+from magvit_jax.nn import kept
 from magvit_jax.types import Array, Key
 
-# What the backward pass keeps of a layer: all of it, the products of matrices
-# with weights and what attention gives, or the input only.
+# What the backward pass keeps of a layer: all of it, what kept.keep was called
+# on (products with weights, what attention gives, the choices of dropout), or
+# the input only.
 REMAT = {
   "none": None,
-  "dots": jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(attention.NAME),
-  ),
+  "dots": jax.checkpoint_policies.save_only_these_names(kept.NAME),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -31,8 +29,8 @@ def drop(x: Array, rate: float, key: Key | None) -> Array:
   """Inverted dropout; the identity without a key or at rate 0."""
   if key is None or rate == 0.0:
     return x
-  keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-  return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+  stays = kept.keep(jax.random.bernoulli(key, 1.0 - rate, x.shape))
+  return jnp.where(stays, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
 def check(name: str, width: int, heads: int, dropout: float, remat: str):

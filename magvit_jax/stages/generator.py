@@ -191,7 +191,7 @@ def programs(net: Net, method: Any) -> dict[str, Any]:
     return futures.predict(net, method, state, batch)
 
   def sample(state, batch, key, method=method):
-    _, cond = token_net.tokens(net, state.frozen, batch, batch["task"])
+    cond = token_net.condition(net, state.frozen, batch, batch["task"])
     ids = net.generator.sample(state.ema, cond, key, method)
     return {"ids": ids, "video": token_net.decode(net, state.frozen, ids)}
 

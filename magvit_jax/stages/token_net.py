@@ -172,6 +172,19 @@ def tokens(
   return ids, as_condition(net, conditions, batch["label"], task)
 
 
+def condition(
+  net: Net, frozen: PyTree, batch: dict[str, Array], task: Array
+) -> TokenCondition:
+  """What sampling is given; arguments and errors as those of `tokens`.
+
+  Clips are encoded only if a task of the net is given any of their ids.
+  """
+  if net.tables.known.any():
+    return tokens(net, frozen, batch, task)[1]
+  ids = jnp.zeros((len(task), *net.grid, len(net.sizes)), jnp.int32)
+  return as_condition(net, ids, batch["label"], task)
+
+
 def as_condition(
   net: Net, ids: Array, label: Array, task: Array
 ) -> TokenCondition:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import sharding, transformers
-from magvit_jax.nn import attention, stack
+from magvit_jax.nn import attention, dense, kept, stack
 from magvit_jax.nn.norm import PositionNorm
 from magvit_jax.types import Array, Key
 
@@ -163,28 +163,26 @@ class Layer(nn.Module):
   def __call__(self, x: Array, key: Key | None) -> tuple[Array, None]:
     first, second = (None, None) if key is None else jax.random.split(key)
     h = stack.drop(self._attend(x), self.dropout, first)
-    x = PositionNorm(EPS, name="norm_attention")(x + h)
+    # The norm needs its input to go back; the branch alone nothing does.
+    x = PositionNorm(EPS, name="norm_attention")(kept.keep(x + h))
     x = sharding.split_tokens(x)
     h = stack.drop(self._mlp(x), self.dropout, second)
-    x = PositionNorm(EPS, name="norm_mlp")(x + h)
+    x = PositionNorm(EPS, name="norm_mlp")(kept.keep(x + h))
     return sharding.split_tokens(x), None
 
   def _attend(self, x: Array) -> Array:
-    d = x.shape[-1]
-    qkv = nn.DenseGeneral(
-      (3, self.heads, d // self.heads),
-      kernel_init=INIT,
-      dtype=self.dtype,
-      name="qkv",
+    q, k, v = dense.QueriesKeysValues(
+      self.heads, self.dtype, INIT, bias=True, name="qkv"
     )(x)
-    q, k, v = (qkv[:, :, i] for i in range(3))
     h = attention.attend(q, k, v).reshape(x.shape)
-    return nn.Dense(d, kernel_init=INIT, dtype=self.dtype, name="out")(h)
+    return self._dense(x.shape[-1], "out")(h)
 
   def _mlp(self, x: Array) -> Array:
-    dense = dict(kernel_init=INIT, dtype=self.dtype)
-    h = jax.nn.gelu(nn.Dense(self.hidden, **dense, name="up")(x))
-    return nn.Dense(x.shape[-1], **dense, name="down")(h)
+    h = jax.nn.gelu(self._dense(self.hidden, "up")(x))
+    return self._dense(x.shape[-1], "down")(h)
+
+  def _dense(self, width: int, name: str) -> nn.Module:
+    return dense.Dense(width, self.dtype, INIT, bias=True, name=name)
 
 
 class Transformer(nn.Module):
@@ -236,7 +234,7 @@ class Transformer(nn.Module):
       length=self.layers,
     )(self.heads, self.hidden, self.dropout, self.dtype, name="layers")
     x, _ = layers(sharding.split_tokens(x.astype(self.dtype)), keys)
-    head = nn.Dense(self.width, kernel_init=INIT, dtype=self.dtype, name="head")
+    head = dense.Dense(self.width, self.dtype, INIT, bias=True, name="head")
     return PositionNorm(EPS, name="norm_head")(jax.nn.gelu(head(x)))
 
 
