@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax.losses import entropy
+from magvit_jax.losses import adversarial, entropy
 from magvit_jax.quantizers import bsq, fsq, lfq
 
 QUANTIZERS = {
@@ -28,6 +28,7 @@ def terms(z):
     out[f"grad_{name}"] = jax.grad(loss)(part)
   rows = z.reshape(-1, 6)
   table = jnp.sin(jnp.arange(60.0)).reshape(10, 6)
+  out["r1"] = adversarial.r1(jnp.sin, z)
   out["table"] = entropy.table_entropies(rows, table, 0.5, chunk=12)
   return out
 
@@ -51,6 +52,9 @@ def main():
     one,
     many,
   )
+  # R1 is a mean over examples, which differ.
+  alone = adversarial.r1(jnp.sin, batch()[:1])[1]
+  assert abs(alone - one["r1"][1]) > 0.1
   # The mean of the devices' own batch entropies would be another number.
   alone = jax.jit(QUANTIZERS["lfq"].apply)({}, batch()[:1]).aux
   assert abs(alone["entropy_batch"] - one["lfq"]["entropy_batch"]) > 0.5
