@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from magvit_jax import workdir, writer
+from magvit_jax import doctor, registry, workdir, writer
 from magvit_jax.discriminators import patch3d
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
@@ -143,3 +143,13 @@ def write(
   if done:
     workdir.mark_done(folder, upto)
   return folder
+
+
+def found(folder, name):
+  """What one check says of a workdir."""
+  return registry.load("doctor", name)(doctor.Run(folder))
+
+
+def worse(findings):
+  """Those that are not ok."""
+  return [f for f in findings if f.severity != "ok"]
