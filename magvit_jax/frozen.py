@@ -1,8 +1,11 @@
-"""The frozen tokenizer of a generator's run: found, checked, kept.
+"""The frozen arrays of a run: found, checked, kept.
 
 A generator's config names the workdir of a tokenizer. `resolve` writes into
 the config what that tokenizer is, and `describe` what the clips are, so that
 config.json, workdir/frozen and the checkpoints are all that is needed later.
+
+A tokenizer's config may name the weights of a perceptual loss, of which
+`resolve` writes the fingerprint. They are read for training alone.
 """
 
 import os
@@ -14,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from magvit_jax import api, checkpoint, registry, tokenizers, workdir
+from magvit_jax import (
+  api,
+  checkpoint,
+  pretrained,
+  registry,
+  tokenizers,
+  workdir,
+)
+from magvit_jax.losses import perceptual
 from magvit_jax.stages import token_net
 from magvit_jax.types import PyTree
 
@@ -24,24 +35,35 @@ PARTS = ("backbone", "quantizer", "dtype")
 def resolve(
   cfg: Any, folder: str | os.PathLike[str]
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
-  """Fills in `cfg.tokenizer`; a config without one stays as it is.
+  """Fills in `cfg.tokenizer` or `cfg.stage.perceptual`; others stay.
 
   Args:
     cfg: ConfigDict; its `tokenizer` has 'workdir' and 'fingerprint' ('' takes
-      whatever tokenizer is there).
-    folder: workdir of the generator's run, which may exist already.
+      whatever tokenizer is there), `stage.perceptual` 'weights' and
+      'fingerprint'.
+    folder: workdir of the run, which may exist already.
 
   Returns:
-    The resolved config, and {'tokenizer': weights}, or {}.
+    The resolved config, and {'tokenizer': weights}, {'perceptual': weights},
+    or {}.
 
   Raises:
-    FileNotFoundError: no such workdir, or it has no checkpoint.
-    ValueError: no tokenizer, or another one than `fingerprint` says or than
-      the run in `folder` was trained with.
+    FileNotFoundError: no such workdir or file, or it has no checkpoint.
+    ValueError: no tokenizer, other weights than `fingerprint` says or than
+      the run in `folder` was trained with, or weights of another network.
   """
-  if "tokenizer" not in cfg:
-    return cfg, {}
+  if "tokenizer" in cfg:
+    return _resolve_tokenizer(cfg, folder)
+  if _perceptual(cfg):
+    return _resolve_perceptual(cfg, folder)
+  return cfg, {}
+
+
+def _resolve_tokenizer(
+  cfg: Any, folder: str | os.PathLike[str]
+) -> tuple[ml_collections.ConfigDict, PyTree]:
   source, saved = cfg.tokenizer.workdir, _saved(folder)
+  saved = saved if saved and "tokenizer" in saved else None
   if saved and not pathlib.Path(source, "config.json").exists():
     # The tokenizer's run is gone or elsewhere; this run has its weights.
     params = restore(folder, saved)["tokenizer"]
@@ -54,17 +76,46 @@ def resolve(
   own = {part: stage[part] for part in PARTS}
   own["fingerprint"] = api.fingerprint(params)
   pinned = cfg.tokenizer.fingerprint
-  if pinned not in ("", own["fingerprint"]):
-    raise ValueError(
-      f"the tokenizer in {source} has the fingerprint {own['fingerprint']}, "
-      f"but tokenizer.fingerprint is {pinned!r}; give the workdir of that "
-      "tokenizer, or '' to take this one"
-    )
+  _check_pinned("tokenizer", source, own["fingerprint"], pinned)
   resolved = {**registry.plain(cfg), "tokenizer": {"workdir": source, **own}}
   if saved:
-    _check_same(folder, saved["tokenizer"], own)
+    theirs = {name: saved["tokenizer"][name] for name in own}
+    _check_same(folder, "tokenizer", theirs, own)
     resolved["clips"] = saved["clips"]
   return ml_collections.ConfigDict(resolved), {"tokenizer": params}
+
+
+def _resolve_perceptual(
+  cfg: Any, folder: str | os.PathLike[str]
+) -> tuple[ml_collections.ConfigDict, PyTree]:
+  plain, saved = registry.plain(cfg), _saved(folder)
+  own = plain["stage"]["perceptual"]
+  trained = _perceptual(saved) if saved else None
+  if saved and not trained:
+    raise ValueError(
+      f"{folder} was trained without a perceptual loss; set "
+      "stage.perceptual.name to 'none' there, or choose another --workdir and "
+      f"begin with its weights: --config.init_from={folder}"
+    )
+  if trained:
+    _check_same(folder, "perceptual loss", _net(trained), _net(own))
+  source = own["weights"]
+  what = f"the weights of stage.perceptual ({own['name']}) in {source!r}"
+  loss = perceptual.build(own, jnp.float32)
+  if trained and not pathlib.Path(source).is_file():
+    # The file is gone or elsewhere; this run has its weights.
+    params = checkpoint.restore_frozen(folder, shapes(cfg))["perceptual"]
+  else:
+    params = _read_perceptual(own, loss, what)
+  mark = api.fingerprint(params)
+  _check_pinned("stage.perceptual", source, mark, own["fingerprint"])
+  own["fingerprint"] = mark
+  if trained:
+    mark = {"fingerprint": trained["fingerprint"]}, {"fingerprint": mark}
+    _check_same(folder, "perceptual loss", *mark)
+  else:
+    _check_alive(loss, params, what)
+  return ml_collections.ConfigDict(plain), {"perceptual": params}
 
 
 def describe(cfg: Any, source: Any) -> ml_collections.ConfigDict:
@@ -115,7 +166,9 @@ def stage_args(config: Mapping[str, Any]) -> dict[str, Any]:
 def restore(
   folder: str | os.PathLike[str], config: Mapping[str, Any]
 ) -> PyTree:
-  """The frozen arrays of a run, from its own workdir.
+  """The frozen arrays that running a model needs, from its own workdir.
+
+  Those that only training reads, of a perceptual loss, are left there.
 
   Raises:
     OSError: they are missing.
@@ -124,8 +177,20 @@ def restore(
   config = registry.plain(config)
   if "tokenizer" not in config:
     return {}
-  module = tokenizers.build_tokenizer(config["tokenizer"])
-  return checkpoint.restore_frozen(folder, {"tokenizer": abstract(module)})
+  return checkpoint.restore_frozen(folder, shapes(config))
+
+
+def shapes(config: Mapping[str, Any]) -> PyTree:
+  """Shapes of the frozen arrays of a resolved config, read from no file."""
+  config = registry.plain(config)
+  if "tokenizer" in config:
+    return {
+      "tokenizer": abstract(tokenizers.build_tokenizer(config["tokenizer"]))
+    }
+  own = _perceptual(config)
+  if own:
+    return {"perceptual": perceptual.build(own, jnp.float32).abstract()}
+  return {}
 
 
 def abstract(module: Any) -> PyTree:
@@ -154,24 +219,67 @@ def _tokenizer_stage(source: str) -> dict[str, Any]:
   return stage
 
 
+def _read_perceptual(own: Mapping[str, Any], loss: Any, what: str) -> PyTree:
+  """The weights that a `perceptual` config names."""
+  if not own["weights"]:
+    raise ValueError(
+      f"stage.perceptual.weights is empty, and {own['name']} needs some: give "
+      "a file that `convert` wrote, or train without, with "
+      "--config.stage.perceptual.name=none and no weight of its term"
+    )
+  arrays, notes = pretrained.read(own["weights"])
+  for name, value in notes.items():
+    # Weights with another padding have the same shapes.
+    if loss.notes.get(name, value) != value:
+      raise ValueError(
+        f"{what} are of the wrong network: their {name} is {value!r}, and this "
+        f"loss has {loss.notes[name]!r}; make them agree"
+      )
+  return pretrained.fit(arrays, loss.abstract(), what)
+
+
+def _check_alive(loss: Any, params: PyTree, what: str) -> None:
+  try:
+    perceptual.check(loss, params)
+  except ValueError as error:
+    raise ValueError(f"{what}: {error}") from error
+
+
+def _net(own: Mapping[str, Any]) -> dict[str, Any]:
+  """What of a `perceptual` config says which network it is."""
+  free = ("weights", "fingerprint", "frames")
+  return {k: v for k, v in own.items() if k not in free}
+
+
+def _perceptual(config: Any) -> dict[str, Any] | None:
+  """The `perceptual` group of a config that has such a loss."""
+  group = config["stage"].get("perceptual") if "stage" in config else None
+  return None if not group or group["name"] == "none" else group
+
+
+def _check_pinned(group: str, source: str, mark: str, pinned: str) -> None:
+  if pinned not in ("", mark):
+    raise ValueError(
+      f"the {group} in {source} has the fingerprint {mark}, but "
+      f"{group}.fingerprint is {pinned!r}; give that one, or '' to take this"
+    )
+
+
 def _saved(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-  """The config of the run in `folder`, if there is one with a tokenizer."""
+  """The config of the run in `folder`, if there is one."""
   if not (pathlib.Path(folder) / "config.json").exists():
     return None
-  config = registry.plain(workdir.read_config(folder)["config"])
-  return config if "tokenizer" in config else None
+  return registry.plain(workdir.read_config(folder)["config"])
 
 
-def _check_same(folder: Any, trained: Mapping, found: Mapping) -> None:
-  """ValueError, also under --resume=force: ids would change their meaning."""
-  names = (*PARTS, "fingerprint")
-  changes = workdir.diff(
-    {name: trained[name] for name in names},
-    {name: found[name] for name in names},
-  )
+def _check_same(
+  folder: Any, what: str, trained: Mapping[str, Any], found: Mapping[str, Any]
+) -> None:
+  """ValueError, also under --resume=force: the run would mix the two."""
+  changes = workdir.diff(trained, found)
   if changes:
     raise ValueError(
-      f"{folder} was trained with another tokenizer:\n  "
+      f"{folder} was trained with another {what}:\n  "
       + "\n  ".join(changes)
       + "\nGive the one it was trained with, or choose another --workdir"
     )

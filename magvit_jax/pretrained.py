@@ -36,11 +36,7 @@ def read(
       f"{path}: weights are read from {' or '.join(KINDS)}; turn other files "
       "into one with `python -m magvit_jax convert`"
     )
-  if not path.is_file():
-    raise FileNotFoundError(
-      f"{path}: there is no such file of weights; `python -m magvit_jax "
-      "convert --help` says how to make one of the public files"
-    )
+  check_there(path, "weights")
   try:
     if path.suffix == ".npz":
       with np.load(path, allow_pickle=False) as file:
@@ -53,6 +49,15 @@ def read(
       f"{path} is damaged or no file of weights ({error}); copy or convert it "
       "again"
     ) from error
+
+
+def check_there(path: str | os.PathLike[str], what: str) -> None:
+  """FileNotFoundError if `path`, which is given as `what`, is no file."""
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(
+      f"{what}: there is no file {path}; `python -m magvit_jax convert --help` "
+      "says how files of weights are made"
+    )
 
 
 def write(

@@ -8,7 +8,8 @@ from magvit_jax import registry
 
 
 @pytest.mark.parametrize(
-  "family", ["quantizers", "tokenizers", "metrics", "data", "stages"]
+  "family",
+  ["quantizers", "tokenizers", "nets", "metrics", "data", "stages", "convert"],
 )
 def test_every_file_of_a_family_loads(family):
   names = registry.names(family)

@@ -36,10 +36,12 @@ class Perceptual(NamedTuple):
     abstract: () -> shapes of the weights.
     distance: (params, video, recon) -> float32 [b t], of each frame; both
       are [b t h w 3] in [-1,1]. Only recon has a gradient.
+    notes: what a file of its weights says, if it says anything.
   """
 
   abstract: Callable[[], PyTree]
   distance: Callable[[PyTree, Array, Array], Array]
+  notes: dict[str, str]
 
   def loss(self, params: PyTree, video: Array, recon: Array) -> Array:
     """The mean over all frames."""
@@ -89,7 +91,7 @@ def lpips(*, dtype: Any, frames: int = 1, **net: Any) -> Perceptual:
     features = functools.partial(module.apply, {"params": params["net"]})
     return feature_distance(features(x), features(y), params["linear"])
 
-  return Perceptual(abstract, in_parts(distance, frames))
+  return Perceptual(abstract, in_parts(distance, frames), {"net": "vgg16"})
 
 
 def resnet50(*, dtype: Any, frames: int = 1, **net: Any) -> Perceptual:
@@ -106,9 +108,11 @@ def resnet50(*, dtype: Any, frames: int = 1, **net: Any) -> Perceptual:
     x, y = (module.apply({"params": params["net"]}, resize(v)) for v in (x, y))
     return jnp.mean(jnp.square(x - y), axis=-1)
 
-  return Perceptual(
-    lambda: {"net": _shapes(module)[0]["params"]}, in_parts(distance, frames)
-  )
+  def abstract():
+    return {"net": _shapes(module)[0]["params"]}
+
+  notes = {"net": "resnet50", "origin": module.origin}
+  return Perceptual(abstract, in_parts(distance, frames), notes)
 
 
 LOSSES = {"lpips": lpips, "resnet50": resnet50}

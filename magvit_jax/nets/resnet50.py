@@ -43,8 +43,8 @@ class Net(nn.Module):
   Attributes:
     origin: whose weights these are. 'torchvision' scales pixels by ImageNet's
       mean and deviation and pads both sides alike; 'flax', the ResNet of
-      MaskGIT and MAGVIT, takes pixels in [0,1] and pads like TensorFlow, more
-      at the end.
+      MaskGIT and MAGVIT, takes pixels in [0,1], pads like TensorFlow, more at
+      the end, and has no ReLU after its first convolution.
     blocks: bottlenecks of each of the stages.
     width: channels of the first stage, before the fourfold of its output.
     classes: number of logits.
@@ -67,7 +67,10 @@ class Net(nn.Module):
     conv = nn.Conv(
       self.width, (7, 7), 2, self._pads(7), dtype=self.dtype, name="stem"
     )
-    x = nn.max_pool(nn.relu(conv(x)), (3, 3), (2, 2), self._pads(3))
+    x = conv(x)
+    if self.origin == "torchvision":
+      x = nn.relu(x)
+    x = nn.max_pool(x, (3, 3), (2, 2), self._pads(3))
     for i, count in enumerate(self.blocks):
       for j in range(count):
         x = Bottleneck(

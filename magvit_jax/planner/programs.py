@@ -95,9 +95,8 @@ def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
     return Program(name, new, (state, rows, key), batch, cfg.steps, state)
   takes = inspect.signature(stage.programs[name]).parameters
   args = (state, rows, key) if "key" in takes else (state, rows)
-  return Program(
-    name, functools.partial(_run, cfg, name), args, batch, 0, state
-  )
+  new = functools.partial(_run, cfg, name, mesh)
+  return Program(name, new, args, batch, 0, state)
 
 
 def build_stage(cfg: Any) -> Stage:
@@ -220,13 +219,9 @@ def abstract_state(
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The state of a run, laid out as the loop lays it."""
-  frozen = {}
-  if "tokenizer" in cfg:
-    module = tokenizers.build_tokenizer(cfg.tokenizer)
-    frozen = {"tokenizer": freezing.abstract(module)}
   video = jax.ShapeDtypeStruct((1, *_shape(cfg)), jnp.float32)
   batch = {"label": rows["label"], "video": video}
-  state = jax.eval_shape(stage.init, _key(), batch, frozen)
+  state = jax.eval_shape(stage.init, _key(), batch, freezing.shapes(cfg))
   return sharding.lay(state, mesh)
 
 
@@ -234,12 +229,15 @@ def _train(cfg: Any, state: TrainState) -> Any:
   return loop.train_program(build_stage(cfg), state)
 
 
-def _run(cfg: Any, name: str) -> Any:
+def _run(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Any:
   """A program under its own name, with which its scopes begin."""
   program = build_stage(cfg).programs[name]
+  # Evaluation takes clips one by one, so that nothing is split by example.
+  inside = name != "predict"
 
   def run(*args):
-    return program(*args)
+    with sharding.computing(mesh) if inside else contextlib.nullcontext():
+      return program(*args)
 
   run.__name__ = name
   return jax.jit(run)
