@@ -29,6 +29,63 @@ def test_patches_times_a_matrix_are_the_strided_convolution(size):
   )
 
 
+FRAMES = [  # channels in and out, strides, zeros around rows and columns
+  (conv.FEW, 24, (1, 1, 1), (1, 1), (1, 1)),
+  (24, 8, (2, 1, 2), (1, 1), (0, 1)),
+  (24, 8, (3, 2, 2), (0, 0), (0, 0)),
+]
+
+
+@pytest.mark.parametrize("c, o, strides, rows, columns", FRAMES)
+def test_frames_on_cpu_are_the_convolution(c, o, strides, rows, columns):
+  x, kernel = random(0, 2, 6, 7, 8, c), random(1, 3, 3, 3, c, o) / 20
+  around = (rows, columns)
+
+  def judged(convolve):
+    loss = jax.value_and_grad(lambda x, k: jnp.sum(convolve(x, k) ** 3), (0, 1))
+    return jax.jit(loss)(x, kernel)
+
+  value, grads = judged(lambda x, k: conv.conv_frames(x, k, strides, *around))
+  want, wants = judged(
+    lambda x, k: lax.conv_general_dilated(
+      x, k, strides, ((0, 0), *around), dimension_numbers=NAMES
+    )
+  )
+  np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-2)
+  for grad, want in zip(grads, wants, strict=True):
+    np.testing.assert_allclose(grad, want, rtol=1e-4, atol=2e-4)
+
+
+def dimensions(backend, dtype, size, monkeypatch):
+  """Dimensions of the convolutions that conv3d makes of frames of a size."""
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  x = jax.ShapeDtypeStruct((1, 5, size, size, 32), dtype)
+  kernel = jax.ShapeDtypeStruct((3, 3, 3, 32, 32), dtype)
+  pads = (1, 1), (1, 1)
+  program = jax.make_jaxpr(lambda x, k: conv.conv3d(x, k, (1, 1, 1), *pads))
+  return {
+    e.outvars[0].aval.ndim - 2
+    for e in program(x, kernel).eqns
+    if e.primitive.name == "conv_general_dilated"
+  }
+
+
+@pytest.mark.parametrize(
+  "backend, dtype, size, want",
+  [
+    ("cpu", "float32", 16, {2}),
+    ("cpu", "float32", 8, {3}),
+    ("cpu", "bfloat16", 16, {3}),
+    ("tpu", "float32", 16, {3}),
+    ("gpu", "float32", 16, {3}),
+  ],
+)
+def test_only_large_float32_frames_on_cpu_go_one_by_one(
+  backend, dtype, size, want, monkeypatch
+):
+  assert dimensions(backend, dtype, size, monkeypatch) == want
+
+
 def test_depthwise_is_the_grouped_convolution():
   x, plane, line = random(0, 2, 5, 6, 7, 4), random(1, 3, 3, 4), random(2, 2, 4)
   kernel = (line[:, None, None] * plane)[..., None, :]

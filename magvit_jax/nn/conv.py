@@ -5,9 +5,17 @@ the input frames j*s-(k-1) … j*s; k-1 frames are put before the first one. So
 frame 0 depends on itself alone, 1+s*n frames become 1+n, and an image is a
 video of one frame (MAGVIT-v2, section 3.2). In chunks the last k-s input frames
 are the carry, which is why the kernel may not be shorter than the stride.
+
+How a convolution is computed is chosen in `conv3d`, by backend. On CPU XLA has
+a fast kernel (YNNPACK) for convolutions of two dimensions and none for three,
+so there a 3-D one is a sum of 2-D ones; benchmarks/tokenizer_cpu.py measures
+what that brings.
 """
 
+import math
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -16,13 +24,16 @@ from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
 PADS = ("zero", "replicate")
+FEW = 16  # channels in, up to which one wide 2-D convolution beats several
+WORTH = 10**6  # products per frame and tap, below which 2-D costs but compiling
+
+Around = tuple[int, int]  # zeros before and after an axis
 
 
-def pad_space(x: Array, height: int, width: int) -> Array:
-  """Zeros around [b t h w c] for a centred kernel of height x width."""
-  rows = ((height - 1) // 2, height // 2)
-  columns = ((width - 1) // 2, width // 2)
-  return jnp.pad(x, ((0, 0), (0, 0), rows, columns, (0, 0)))
+def around(kernel: int, stride: int = 1) -> Around:
+  """Zeros that centre a kernel, so that n samples become n / stride."""
+  zeros = kernel - stride
+  return zeros // 2, zeros - zeros // 2
 
 
 def with_past(x: Array, carry: Carry, past: int, stride: int, pad: str):
@@ -61,22 +72,65 @@ def patches(x: Array, size: tuple[int, int, int]) -> Array:
   return x.reshape(b, t // pt, h // ph, w // pw, pt * ph * pw * c)
 
 
-def conv3d(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
-  """Convolves [b t h w c] with [kt kh kw c o], without padding.
+def conv3d(
+  x: Array,
+  kernel: Array,
+  strides: tuple[int, int, int],
+  rows: Around = (0, 0),
+  columns: Around = (0, 0),
+) -> Array:
+  """Convolves [b t h w c] with [kt kh kw c o], with zeros around each frame.
 
   A kernel as large as its stride is a matrix product of patches, which every
-  backend runs faster than a convolution.
+  backend runs faster than a convolution. On CPU float32 frames of some size go
+  through `conv_frames`; bfloat16 would round its partial sums, and does not.
   """
   size = kernel.shape[:3]
   if size == tuple(strides):
     return patches(x, size) @ kernel.reshape(-1, kernel.shape[-1])
+  work = math.prod(kernel.shape[1:]) * math.prod(x.shape[2:4])
+  on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
+  if on_cpu and work >= WORTH:
+    return conv_frames(x, kernel, strides, rows, columns)
   return lax.conv_general_dilated(
     x,
     kernel,
     strides,
-    "VALID",
+    ((0, 0), rows, columns),
     dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
   )
+
+
+def conv_frames(
+  x: Array,
+  kernel: Array,
+  strides: tuple[int, int, int],
+  rows: Around,
+  columns: Around,
+) -> Array:
+  """`conv3d` as 2-D convolutions of frames, summed over the taps in time.
+
+  Where the channels are few, the taps are put side by side as channels of one
+  convolution: a kernel over three channels leaves the machine idle.
+  """
+  taps, stride = kernel.shape[0], strides[0]
+  last = (x.shape[1] - taps) // stride * stride
+  shifted = [x[:, i : i + last + 1 : stride] for i in range(taps)]
+  if x.shape[-1] <= FEW:
+    shifted = [jnp.concatenate(shifted, axis=-1)]
+    kernel = jnp.concatenate(list(kernel), axis=-2)[None]
+
+  def frames(x, kernel):
+    y = lax.conv_general_dilated(
+      x.reshape(-1, *x.shape[2:]),
+      kernel,
+      strides[1:],
+      (rows, columns),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+  return sum(map(frames, shifted, kernel))
 
 
 def depthwise3d(x: Array, plane: Array, line: Array) -> Array:
@@ -135,11 +189,8 @@ class CausalConv(nn.Module):
     x = x.astype(self.dtype)
     past = self.kernel[0] - 1
     x, carry = with_past(x, carry, past, self.strides[0], self.pad)
-    rows, columns = (
-      k - s + 1 for k, s in zip(self.kernel[1:], self.strides[1:], strict=True)
-    )
-    x = pad_space(x, rows, columns)
-    x = conv3d(x, kernel.astype(self.dtype), self.strides)
+    _, rows, columns = map(around, self.kernel, self.strides)
+    x = conv3d(x, kernel.astype(self.dtype), self.strides, rows, columns)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
@@ -167,9 +218,10 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (*self.kernel, x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
-    around = [((k - 1) // 2, k // 2) for k in self.kernel]
-    x = jnp.pad(x.astype(self.dtype), ((0, 0), *around, (0, 0)))
-    x = conv3d(x, kernel.astype(self.dtype), (1, 1, 1))
+    frames, rows, columns = map(around, self.kernel)
+    x = x.astype(self.dtype)
+    x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
+    x = conv3d(x, kernel.astype(self.dtype), (1, 1, 1), rows, columns)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
@@ -195,7 +247,7 @@ class CausalDepthwise(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
     x = x.astype(self.dtype)
     x, carry = with_past(x, carry, kt - 1, 1, self.pad)
-    x = pad_space(x, kh, kw)
+    x = jnp.pad(x, ((0, 0), (0, 0), around(kh), around(kw), (0, 0)))
     y = depthwise3d(x, plane.astype(self.dtype), line.astype(self.dtype))
     return y + bias.astype(self.dtype), carry
 
