@@ -9,11 +9,16 @@ memory does not grow with the length; frames bigger than a tile are cut into
 overlapping tiles, so it grows slowly with the size. Programs are compiled
 once per shape of a piece: two shapes (first and later pieces) serve a video of
 any length, and every video of the same frame size shares them.
+
+A tokenizer that is not causal (cnn3d) has no carry, since every token sees all
+frames of its clip: its pieces are clips of the length it was trained on, each
+coded alone.
 """
 
 import hashlib
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -50,7 +55,8 @@ def load_tokenizer(
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: the run in it did not train a tokenizer.
   """
-  stage = registry.plain(workdir.read_config(folder))["config"]["stage"]
+  config = registry.plain(workdir.read_config(folder))["config"]
+  stage = config["stage"]
   if stage["name"] != "tokenizer":
     raise ValueError(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; "
@@ -63,7 +69,8 @@ def load_tokenizer(
   )
   abstract = jax.eval_shape(module.init, jax.random.key(0), video)["params"]
   params = checkpoint.load_params(folder, abstract, item="ema", step=step)
-  return Codec(module, params, tile=tile, overlap=overlap)
+  clip = None if module.backbone.causal else config["data"]["frames"]
+  return Codec(module, params, tile=tile, overlap=overlap, clip=clip)
 
 
 class Codec:
@@ -72,14 +79,30 @@ class Codec:
   Attributes:
     strides: (st, sh, sw), frames, lines and columns per token.
     sizes: number of ids of each factor.
+    causal: whether a video passes in pieces that go on from one another.
     fingerprint: 16 hex digits of the weights; ids of one fingerprint mean
       nothing to a tokenizer of another.
   """
 
   def __init__(
-    self, module: Any, params: Any, *, tile: int = 512, overlap: int = 64
+    self,
+    module: Any,
+    params: Any,
+    *,
+    tile: int = 512,
+    overlap: int = 64,
+    clip: int | None = None,
   ):
-    """Wraps a `Tokenizer` module and its params; see `load_tokenizer`."""
+    """Wraps a `Tokenizer` module and its params; see `load_tokenizer`.
+
+    Args:
+      module: the tokenizer.
+      params: its weights.
+      tile, overlap: as in `load_tokenizer`.
+      clip: frames that one that is not causal codes at a time; None is all of
+        them. A causal one takes no notice.
+    """
+    self.causal = bool(module.backbone.causal)
     self.strides = tuple(module.strides)
     self.sizes = tuple(module.quantizer.sizes)
     if not self.sizes:
@@ -90,16 +113,22 @@ class Codec:
     self.fingerprint = fingerprint(params)
     self._params = params
     self._tile, self._overlap = tile, overlap
+    self._clip = None if self.causal else clip
 
     def encode(params, carry, video):
-      return module.apply(
-        {"params": params}, carry, to_float(video), method=module.encode_chunk
-      )
+      variables, video = {"params": params}, to_float(video)
+      if self.causal:
+        method = module.encode_chunk
+        return module.apply(variables, carry, video, method=method)
+      return None, module.apply(variables, video, method=module.encode)
 
     def decode(params, carry, ids):
-      carry, video = module.apply(
-        {"params": params}, carry, ids, method=module.decode_chunk
-      )
+      variables = {"params": params}
+      if self.causal:
+        method = module.decode_chunk
+        carry, video = module.apply(variables, carry, ids, method=method)
+      else:
+        video = module.apply(variables, ids, method=module.decode)
       return carry, jnp.clip(video.astype(jnp.float32), -1, 1)
 
     self._encode, self._decode = jax.jit(encode), jax.jit(decode)
@@ -107,15 +136,16 @@ class Codec:
   def encode(self, video: Any) -> np.ndarray:
     """Turns a video, or a batch of them, into ids.
 
-    A length that is not 1 + k * st and a size that is no multiple of the
-    strides are padded by repeating the last frame, line and column; give
-    `decode` the original `frames` and `size` to undo it.
+    A length that is not 1 + k * st (of a tokenizer that is not causal: whole
+    clips) and a size that is no multiple of the strides are padded by repeating
+    the last frame, line and column; give `decode` the original `frames` and
+    `size` to undo it.
 
     Args:
       video: [t h w 3] or [b t h w 3]; uint8, or floats in [-1, 1].
 
     Returns:
-      int32 ids [T H W f] or [b T H W f] with T = 1 + ceil((t - 1) / st).
+      int32 ids [T H W f] or [b T H W f]; `frames(T)` is t after padding.
 
     Raises:
       ValueError: another shape, type or range of pixels.
@@ -162,6 +192,10 @@ class Codec:
     video = np.concatenate(list(pieces), axis=1)
     return video if ids.ndim == 5 else video[0]
 
+  def frames(self, latents: int) -> int:
+    """Frames that so many latent frames stand for."""
+    return self.causal + (latents - self.causal) * self.strides[0]
+
   def encode_stream(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Encodes a video that arrives in pieces, in constant memory.
 
@@ -176,12 +210,13 @@ class Codec:
     height, width = -(-h // sh), -(-w // sw)
     tiles, k = self._plan(height, width)
     carries = [None] * len(tiles)
-    parts = tiling.regroup(map(_checked, pieces), 1 + k * st, k * st)
-    for first, part in zip(_first(), parts, strict=False):
-      kept = first + -(-(part.shape[1] - first) // st)
+    for first, part in self._parts(map(_checked, pieces), k, st):
+      # What fills a clip that is coded as a whole stays: its other tokens mean
+      # nothing without these.
+      kept = k if self._clip else first + -(-(part.shape[1] - first) // st)
       # A last piece is filled up, so that only first ones come in many
       # lengths; nothing follows that could see the repeated frames.
-      latents = kept if first else k
+      latents = k if self.causal and not first else kept
       part = tiling.pad_to(part, 1, first + (latents - first) * st)
       part = tiling.pad_to(part, 2, height * sh)
       part = tiling.pad_to(part, 3, width * sw)
@@ -222,10 +257,11 @@ class Codec:
     tiles, k = self._plan(height, width)
     carries = [None] * len(tiles)
     left = frames
-    parts = tiling.regroup(map(self._checked_ids, pieces), 1 + k, k)
-    for first, part in zip(_first(), parts, strict=False):
+    for first, part in self._parts(map(self._checked_ids, pieces), k, 1):
       count = first + (part.shape[1] - first) * st
-      part = part if first else tiling.pad_to(part, 1, k)
+      if self.causal and not first:
+        part = tiling.pad_to(part, 1, k)
+      self._check_clip(part.shape[1])
       made = [None] * len(tiles)
       for i, tile in enumerate(tiles):
         carries[i], out = self._decode(
@@ -243,12 +279,32 @@ class Codec:
         "be more"
       )
 
+  def _parts(
+    self, pieces: Iterator[np.ndarray], k: int, scale: int
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """(frames coded alone at its start, piece of k * scale more) in turn."""
+    starts = itertools.chain([int(self.causal)], itertools.repeat(0))
+    parts = tiling.regroup(pieces, self.causal + k * scale, k * scale)
+    return zip(starts, parts, strict=False)
+
   def _plan(self, height: int, width: int) -> tuple[list[tiling.Tile], int]:
     """Tiles of a grid of tokens, and latent frames per piece."""
     st, sh, sw = self.strides
     tiles = tiling.tiles((height, width), (sh, sw), self._tile, self._overlap)
+    if not self.causal:
+      return tiles, self._clip // st if self._clip else sys.maxsize // st
     fit = PIECE_PIXELS // (height * sh * width * sw * st)
     return tiles, min(max(fit, 1), LATENTS_PER_PIECE)
+
+  def _check_clip(self, latents: int) -> None:
+    """Refuses a part of a clip that is coded as a whole."""
+    whole = (self._clip or 0) // self.strides[0]
+    if whole and latents != whole:
+      raise ValueError(
+        f"{latents} latent frames are left over; this tokenizer is not causal "
+        f"and decodes clips of {whole} latent frames ({self._clip} frames), "
+        "each as a whole: give all the ids that encode made"
+      )
 
   def _checked_ids(self, ids: np.ndarray) -> np.ndarray:
     """Refuses ids that this tokenizer cannot have made."""
@@ -334,8 +390,3 @@ def _peek(pieces: Iterable[np.ndarray]) -> tuple[Iterator, tuple[int, ...]]:
       "[b N H W f] for ids"
     )
   return itertools.chain([head], pieces), head.shape
-
-
-def _first() -> Iterator[int]:
-  """1, then 0 for ever: whether a piece starts the clip, as a number."""
-  return itertools.chain([1], itertools.repeat(0))

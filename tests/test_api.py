@@ -20,6 +20,7 @@ class Toy:
   """Ids: sums over 8x8 blocks of a blurred frame and of the one 4 before."""
 
   strides = (4, 8, 8)
+  backbone = types.SimpleNamespace(causal=True)
   quantizer = types.SimpleNamespace(sizes=(1 << 20, 2))
 
   def apply(self, variables, *args, method):
@@ -50,6 +51,23 @@ class Toy:
     slow = (y + jnp.concatenate([carry, y[:, :-1]], axis=1)) / 2
     video = slow.repeat(4, 1).repeat(8, 2).repeat(8, 3).repeat(3, 4)
     return y[:, -1:], video[:, 3 * first :]
+
+
+class Whole(Toy):
+  """A toy that is not causal: ids depend on every frame of their clip."""
+
+  backbone = types.SimpleNamespace(causal=False)
+
+  def encode(self, video):
+    """The toy's sums of every fourth frame, twice that of the last added."""
+    first = self.encode_chunk(None, video[:, 3::4][:, :1])[1]
+    rest = self.encode_chunk(None, video[:, 3:])[1][:, 1:]
+    ids = jnp.concatenate([first, rest], axis=1)
+    return ids.at[..., 0].add(2 * ids[:, -1:, ..., 0] % 1000)
+
+  def decode(self, ids):
+    video = self.decode_chunk(ids[:, :1, ..., :1] / 2**20, ids)[1]
+    return video * ids[:, -1:].mean((1, 2, 3, 4), keepdims=True) / 2**19
 
 
 def codec(**kwargs):
@@ -117,6 +135,34 @@ def test_batches_floats_and_jax_arrays_are_the_same_video(tok):
   back = tok.decode(ids)
   assert back.dtype == np.float32 and np.abs(back).max() <= 1
   np.testing.assert_array_equal(tok.decode(jnp.asarray(ids[1])), back[1])
+
+
+def test_a_tokenizer_that_is_not_causal_codes_each_clip_alone():
+  tok = api.Codec(Whole(), {"w": np.ones(3)}, clip=8)
+  video = pixels(21, 16, 24)  # 2 clips and 5 frames of a third
+  clips = api.tiling.pad_to(video, 0, 24).reshape(3, 8, 16, 24, 3)
+  floats = api.to_float(jnp.asarray(clips))
+  alone = jax.jit(Whole().encode)(floats)
+  ids = tok.encode(video)
+  np.testing.assert_array_equal(ids, alone.reshape(6, 2, 3, 2))
+  assert tok.frames(len(ids)) == 24
+  pieces = [video[None, i : i + 1] for i in range(21)]
+  streamed = np.concatenate(list(tok.encode_stream(pieces)), axis=1)
+  np.testing.assert_array_equal(streamed[0], ids)
+  back = tok.decode(ids, frames=21)
+  again = [np.clip(Whole().decode(x[None])[0], -1, 1) for x in alone]
+  np.testing.assert_allclose(back, np.concatenate(again)[:21], atol=1e-6)
+  with pytest.raises(ValueError, match="clips of 2 latent frames"):
+    tok.decode(ids[:5])
+
+
+def test_without_a_clip_length_it_codes_the_whole_video():
+  tok = api.Codec(Whole(), {"w": np.ones(3)})
+  video = pixels(11, 16, 16)
+  padded = api.tiling.pad_to(video, 0, 12)[None]
+  whole = jax.jit(Whole().encode)(api.to_float(jnp.asarray(padded)))
+  np.testing.assert_array_equal(tok.encode(video), whole[0])
+  assert tok.decode(tok.encode(video), frames=11).shape == video.shape
 
 
 def test_the_stream_reads_no_further_than_the_piece_it_needs():

@@ -16,7 +16,7 @@ OTHERS = dict(down="average", up="nearest", adaptive=True, middle=1)
 def test_layers_that_the_contracts_leave_out_are_causal_and_stream():
   module, variables = contracts.backbone("causal3d", **OTHERS)
   contracts.check_causality(module, variables)
-  contracts.check_chunks(module, variables, (1, 2))
+  contracts.check_chunks(module, variables, [(1, 2)])
 
 
 def test_each_rung_changes_what_it_says_and_keeps_the_grid():

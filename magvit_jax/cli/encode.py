@@ -205,13 +205,13 @@ def _pieces(path: str, bar: Any) -> Iterator[np.ndarray]:
 
 
 def _meta(tok, info, frames, ids, args) -> token_file.Meta:
-  st, sh, sw = tok.strides
+  _, sh, sw = tok.strides
   t, h, w = ids.shape[:3]
   return token_file.Meta(
     frames=frames,
     height=info.height,
     width=info.width,
-    pad=(1 + (t - 1) * st - frames, h * sh - info.height, w * sw - info.width),
+    pad=(tok.frames(t) - frames, h * sh - info.height, w * sw - info.width),
     fps=str(info.fps),
     strides=tok.strides,
     sizes=tok.sizes,
