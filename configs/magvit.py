@@ -49,6 +49,7 @@ from magvit_jax.configs.tokenizer import clips as start
 
 SIZES = ("B", "L", "smoke")
 PERCEPTUAL = ("none", "resnet50", "lpips")
+IMAGES = ("none", "folder")  # beside the clips
 RUNGS = ("magvit", "lfq", "updown", "late", "deep", "blur", "magvit2")
 WIDTHS = {"B": 64, "L": 128, "smoke": 8}
 BATCHES = {"B": 128, "L": 256, "smoke": 2}
@@ -80,7 +81,8 @@ def config(
   """A tokenizer config of the family, for a folder of videos or images.
 
   Args:
-    choice: `size` of SIZES, `model` of RUNGS, `perceptual` of PERCEPTUAL.
+    choice: `size` of SIZES, `model` of RUNGS, `perceptual` of PERCEPTUAL, and
+      perhaps `images` of IMAGES.
     pixels: height and width, 128 or 64.
     clips: training clips of the published run, which give its steps.
     epochs: of the published run by size; smoke needs none.
@@ -131,7 +133,26 @@ def config(
   if not small:
     cfg.eval.every = cfg.checkpoint.every = 1000
     cfg.eval.batch = cfg.batch // 4
+  if choice.get("images") == "folder":
+    add_images(cfg)
   return cfg
+
+
+def add_images(cfg: common.ConfigDict) -> None:
+  """As many images as clips in a batch, with the same losses.
+
+  They come from a folder of their own, of which a thousandth is held out, and
+  are judged by a discriminator of frames. MAGVIT-v2 trains on both; its share
+  and weights of images were not seen.
+  """
+  stage = cfg.stage
+  for group in ("weights", "ramps"):
+    own = stage[group].to_dict()
+    stage[group].update({f"image_{name}": v for name, v in own.items()})
+  stage.image_discriminator = stage.discriminator.copy_and_resolve_references()
+  stage.image_discriminator.name = "stylegan2d"
+  data = {**cfg.data.to_dict(), "frames": 1, "holdout": 0.001}
+  cfg.images = dict(batch=cfg.batch, data=data)
 
 
 def reached(model: str, rung: str) -> bool:

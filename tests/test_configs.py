@@ -98,6 +98,9 @@ def shapes(spec, cfg):
   b, t, (h, w) = cfg.batch, data.frames, data.size
   batch = {k: shape((b,), np.int32) for k in ("label", "file", "index")}
   batch["valid"] = shape((b,), bool)
+  if "images" in cfg:
+    image = (cfg.images.batch, 1, *cfg.images.data.size, 3)
+    batch["image"] = shape(image, np.float32)
   return {**batch, "video": shape((b, t, h, w, 3), np.float32)}
 
 
@@ -159,7 +162,9 @@ def test_init_step_and_predict_trace_at_full_size(spec):
 @pytest.mark.parametrize("spec", SPECS)
 def test_components_and_metrics_take_what_a_config_gives_them(spec):
   cfg = registry.plain(train.load_config(spec))
-  for family, group in (("stages", cfg["stage"]), ("data", cfg["data"])):
+  groups = [("stages", cfg["stage"]), ("data", cfg["data"])]
+  groups += [("data", cfg["images"]["data"])] if "images" in cfg else []
+  for family, group in groups:
     taken = registry.arguments(registry.load(family, group["name"]))
     assert set(group) - {"name"} <= set(taken), family
   for name, args in cfg["eval"]["metrics"].items():

@@ -5,8 +5,10 @@
 
 Data: a folder of images, one subfolder per class. An image is a clip of one
 frame; 128x128 pixels become 16x16 ids of 10 bits (MAGVIT's 2D-VQ) or 18
-(MAGVIT-v2). The nets are those of video with kernels of 1x3x3, so their weights
-have the shapes that inflation to 3x3x3 needs.
+(MAGVIT-v2). The nets are those of video with kernels of 1x3x3, and a video run
+of the same size and model begins with their weights by
+--config.init_from=runs/in and --config.inflate=central (MAGVIT, from
+imagenet:model=magvit) or last (from imagenet:model=magvit2).
 
 Hardware: 270 epochs of 1,281,167 images, as MAGVIT-v2 is published, in batches
 of 128 (B) or 256 (L); how long MAGVIT's image net was trained was not seen. Not

@@ -15,7 +15,10 @@ and 24.5 (B) or 9.9 (L) at 64x64 (MAGVIT, arXiv 2212.05199). Both with a
 perceptual loss, which needs weights of yours.
 
 Arguments: `size=B|L|smoke` (B of MAGVIT-v2 is ours: half its width),
-`model=magvit2|magvit`, `perceptual=none|resnet50|lpips` (configs/magvit.py).
+`model=magvit2|magvit`, `perceptual=none|resnet50|lpips` (configs/magvit.py),
+`images=none|folder`: with images of --config.images.data.root beside the clips
+in each batch, for nets that code one frame alone (`magvit2`). To begin with the
+weights of an image run: --config.init_from=runs/in --config.inflate=last.
 """
 
 from magvit_jax.configs import common, magvit
@@ -28,6 +31,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     size=magvit.SIZES,
     model=("magvit2", "magvit"),
     perceptual=magvit.PERCEPTUAL,
+    images=magvit.IMAGES,
   )
   epochs = {"B": 190, "L": 190}
   return magvit.config(

@@ -193,6 +193,10 @@ def abstract_batch(
     "task": ((batch,), jnp.int32),
     "valid": ((batch,), jnp.bool_),
   }
+  if "images" in cfg and program == "train":
+    frame = clip_shape(registry.plain(cfg.images.data))
+    images = cfg.images.batch * batch // cfg.batch
+    rows["image"] = ((images, *frame), jnp.float32)
   stored = stores_ids(cfg) and program in ("train", "predict")
   if program == "decode" or stored:
     del rows["video"]
@@ -220,7 +224,8 @@ def abstract_state(
 ) -> TrainState:
   """The state of a run, laid out as the loop lays it."""
   video = jax.ShapeDtypeStruct((1, *_shape(cfg)), jnp.float32)
-  batch = {"label": rows["label"], "video": video}
+  images = {"image": rows["image"]} if "image" in rows else {}
+  batch = {"label": rows["label"], "video": video, **images}
   state = jax.eval_shape(stage.init, _key(), batch, freezing.shapes(cfg))
   return sharding.lay(state, mesh)
 
