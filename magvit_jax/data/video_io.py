@@ -18,6 +18,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
@@ -70,13 +71,20 @@ class _Timeline:
 
 
 def probe(path: str | os.PathLike) -> Info:
-  """Size, rate, length and rotation of a file; decodes one frame.
+  """Size, rate, length and rotation of a file.
+
+  Decodes one frame of a video, and of an image only its header: there may be
+  millions.
 
   Raises:
     OSError: the file cannot be read, or holds no picture.
   """
   if is_image(path):
-    height, width = _image(path).shape[:2]
+    with _picture(path) as image:
+      width, height = image.size
+      turned = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) >= 5
+    if turned:
+      width, height = height, width
     return Info(width, height, Fraction(1), 1, 0, False)
   line = _timeline(path)
   with _opened(path) as (container, stream):
@@ -339,12 +347,19 @@ def _rgb(frame, lines, least) -> np.ndarray:
   return np.ascontiguousarray(np.rot90(picture.to_ndarray(), quarters))
 
 
-def _image(path, lines=None, least=(1, 1)) -> np.ndarray:
+@contextlib.contextmanager
+def _picture(path) -> Iterator[PIL.Image.Image]:
+  """An image, not decoded yet; what Pillow raises becomes an OSError."""
   try:
     with PIL.Image.open(path) as image:
-      upright = PIL.ImageOps.exif_transpose(image).convert("RGB")
+      yield image
   except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
     raise OSError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _image(path, lines=None, least=(1, 1)) -> np.ndarray:
+  with _picture(path) as image:
+    upright = PIL.ImageOps.exif_transpose(image).convert("RGB")
   height, width = fit(upright.height, upright.width, lines, least)
   if (height, width) != (upright.height, upright.width):
     shrink = height < upright.height
