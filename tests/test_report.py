@@ -13,7 +13,7 @@ from PIL import Image
 
 from magvit_jax import loop, report
 from magvit_jax.cli import report as verb
-from magvit_jax.report import curves, facts, page, pictures
+from magvit_jax.report import beside, curves, facts, page, pictures
 
 VOID = ("meta", "img", "br", "path", "rect")
 
@@ -91,6 +91,26 @@ def test_names_are_escaped(text):
 def test_svg_ids_are_unique(text):
   clips = re.findall(r'<clipPath id="([^"]+)"', text)
   assert clips and len(clips) == len(set(clips))
+
+
+def test_another_run_stands_beside(run, tmp_path):
+  other = toy_run.write(tmp_path / "other")
+  text = report.write(run, tmp_path / "both.html", beside=other).read_text()
+  checked = Checker(text)
+  assert "Beside other" in checked.titles
+  labels = re.findall(r"<span>(original|my &lt;run&gt;|other)</span>", text)
+  assert labels[:3] == ["original", "my &lt;run&gt;", "other"]
+  assert labels.count("other") == len(report.gather.gather(run).held.clips)
+
+
+def test_runs_of_different_clips_do_not_stand_beside(run, tmp_path):
+  held = report.gather.gather(run)
+  clips = tuple(c._replace(name="x") for c in held.held.clips)
+  other = held._replace(held=held.held._replace(clips=clips))
+  with pytest.raises(ValueError, match="hold out different clips"):
+    beside.check(held, other)
+  with pytest.raises(ValueError, match="no reconstructions"):
+    beside.check(held, other._replace(held=None))
 
 
 def test_a_run_that_has_only_begun(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ Metrics with their floor, curves, reconstructions of held-out clips, use of the
 vocabulary, where the time went and the config, in WORKDIR/report.html or in
 --out=FILE. The report of a generator shows predicted futures and samples by
 class, and ends with the sections of its tokenizer. It may be written while the
-run is still training.
+run is still training. --beside=WORKDIR shows what another tokenizer makes of
+the same clips, such as one trained without a discriminator.
 """
 
 import argparse
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     "--out", help="file to write (default: WORKDIR/report.html)"
   )
+  parser.add_argument("--beside", help="workdir of another tokenizer to show")
   args = parser.parse_args(argv)
-  print(f"report: {report.write(args.workdir, args.out).absolute()}")
+  path = report.write(args.workdir, args.out, args.beside)
+  print(f"report: {path.absolute()}")
   return 0

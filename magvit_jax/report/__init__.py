@@ -4,11 +4,14 @@ import os
 import pathlib
 import tempfile
 
+from magvit_jax.report import beside as beside_section
 from magvit_jax.report import gather, page, sections
 
 
 def write(
-  workdir: str | pathlib.Path, out: str | pathlib.Path | None = None
+  workdir: str | pathlib.Path,
+  out: str | pathlib.Path | None = None,
+  beside: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
   """Writes the report of a run and returns its path.
 
@@ -18,9 +21,12 @@ def write(
   Args:
     workdir: of the run.
     out: the file to write; None is `report.html` in the workdir.
+    beside: workdir of another tokenizer, whose reconstructions of the same
+      clips are shown, too.
 
   Raises:
-    OSError: there is no run in `workdir`, or the file cannot be written.
+    OSError: there is no run in a workdir, or the file cannot be written.
+    ValueError: the two runs have no clips in common.
   """
   target = pathlib.Path(out or pathlib.Path(workdir) / "report.html")
   if out is not None and not target.parent.is_dir():
@@ -28,6 +34,9 @@ def write(
       f"{target} cannot be written: there is no folder {target.parent}; make it"
     )
   run = gather.gather(workdir)
+  if beside is not None:
+    run = run._replace(beside=gather.gather(beside))
+    beside_section.check(run, run.beside)
   text = page.page(
     f"{run.path.resolve().name} – report", head(run), sections.of(run)
   )

@@ -73,6 +73,7 @@ class Workdir(NamedTuple):
     notes: what is missing and why.
     made: what a generator made, or None.
     tokenizer: the run of a generator's tokenizer, or None.
+    beside: another tokenizer's run of the same clips, or None.
   """
 
   path: pathlib.Path
@@ -86,6 +87,7 @@ class Workdir(NamedTuple):
   notes: tuple[str, ...]
   made: Made | None = None
   tokenizer: "Workdir | None" = None
+  beside: "Workdir | None" = None
 
   def of(self, kind: str) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl of one kind, in the order of training."""

@@ -99,7 +99,7 @@ def results(run: Workdir) -> Section:
 def _columns(run: Workdir) -> dict[str, dict[str, float]]:
   """Metrics by the heading of their column, the main one first."""
   columns = {}
-  evals = [_metrics_of(row) for row in run.of("eval")]
+  evals = [metrics_of(row) for row in run.of("eval")]
   if evals:
     columns[f"step {last(run.of('eval')).get('step', '?')}"] = evals[-1]
   if len(evals) > 1:
@@ -116,7 +116,8 @@ def _columns(run: Workdir) -> dict[str, dict[str, float]]:
   return columns
 
 
-def _metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
+  """The metrics of a row of kind 'eval' by name."""
   return {
     key.removeprefix("eval_"): value
     for key, value in row.items()

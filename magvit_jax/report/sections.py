@@ -7,7 +7,7 @@ of its tokenizer.
 
 from collections.abc import Callable
 
-from magvit_jax.report import facts, generated, looks, measures
+from magvit_jax.report import beside, facts, generated, looks, measures
 from magvit_jax.report.gather import Workdir
 from magvit_jax.report.page import Section, apart
 
@@ -16,6 +16,7 @@ SECTIONS: tuple[Callable[[Workdir], Section | None], ...] = (
   generated.futures,
   generated.samples,
   measures.training,
+  beside.section,
   looks.reconstructions,
   looks.films,
   looks.tokens,
