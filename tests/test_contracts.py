@@ -53,6 +53,22 @@ def test_shapes_are_those_of_latent_shape(name):
     )
 
 
+@backbones
+def test_bfloat16_ends_before_the_quantizer_and_the_pixels(name):
+  module = component("tokenizers", name, dtype=jnp.bfloat16)
+  st, sh, sw = module.stride
+  video = jnp.zeros((1, st + module.causal, sh, sw, 3))
+
+  def run(key, video):
+    variables = module.init(key, video, method=both)
+    latents = module.apply(variables, video, method=module.encode)
+    return latents, module.apply(variables, latents, method=module.decode)
+
+  made = jax.make_jaxpr(run)(jax.random.key(0), video)
+  assert [x.dtype for x in made.out_avals] == [jnp.float32] * 2
+  assert "bf16" in str(made)
+
+
 @causal_ones
 def test_no_latent_depends_on_a_later_frame(name):
   module, variables = backbone(name)
