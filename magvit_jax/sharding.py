@@ -193,14 +193,10 @@ def _misfit(name: str, shape: tuple[int, ...], axis: str, size: int) -> str:
 def batch_sharding(mesh: Mesh, ndim: int = 1) -> NamedSharding:
   """Rows are split over `data` and `fsdp`, heights over `context`.
 
-  Args:
-    mesh: of `make_mesh`.
-    ndim: dimensions of the array: 5 for videos [b t h w c] and ids
-      [b T H W f], whose third is split; fewer for what has no height.
+  Arrays of 5 dimensions, videos [b t h w c] and ids [b T H W f], have a height.
   """
-  if ndim == 5:
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, None, "context"))
-  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+  height = (None, "context") if ndim == 5 else ()
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES, *height))
 
 
 def local_rows(batch: int, mesh: Mesh, name: str = "batch") -> slice:
@@ -273,12 +269,14 @@ def split_tokens(x: Array) -> Array:
 
   Without it XLA may follow the weights, and compute examples twice.
   """
+  return _constrain(x, BATCH_AXES, "context")
+
+
+def _constrain(x: PyTree, *axes: Any) -> PyTree:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return x
-  return jax.lax.with_sharding_constraint(
-    x, PartitionSpec(BATCH_AXES, "context")
-  )
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 def own_heads(heads: int) -> int:
@@ -317,10 +315,7 @@ def gather(weight: Array, name: str) -> Array:
 
   Left to itself XLA would keep the parts where they are and send partial sums
   of activations around. Gradients are added up, and each device keeps its part.
-
-  Args:
-    weight: as it is used, so of the dtype to send.
-    name: that it has in RULES.
+  `weight` is of the dtype to send, and `name` one of RULES.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.shape["fsdp"] == 1:
@@ -339,6 +334,14 @@ def gather(weight: Array, name: str) -> Array:
 
   gathered.defvjp(lambda x: (gathered(x), None), back)
   return gathered(weight)
+
+
+def whole(weights: PyTree) -> PyTree:
+  """Weights of a frozen net on every device, under `computing`.
+
+  Split as they are stored they would make XLA send activations around.
+  """
+  return _constrain(weights)
 
 
 def _without_fsdp(axes: tuple[str, ...] | str | None) -> Any:

@@ -1,6 +1,8 @@
 """MAGVIT's BERT: published sizes, one vocabulary, and what makes it BERT."""
 
+import collections
 import functools
+import types
 
 import flax.linen as nn
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import registry, transformers
+from magvit_jax import registry, sharding, transformers
 from magvit_jax.configs import commit
 from magvit_jax.transformers import bert
 
@@ -177,6 +179,33 @@ def test_dropout_needs_a_key_and_differs_by_key():
   one = apply(params, x, jax.random.key(0))
   two = apply(params, x, jax.random.key(1))
   assert np.abs(one - sure).max() > 0.01 and np.abs(one - two).max() > 0.01
+
+
+def constrained(jaxpr):
+  """Shapes of what is told how to lie on the mesh, and on which axes."""
+  for e in jaxpr.eqns:
+    if e.primitive.name == "sharding_constraint":
+      yield e.outvars[0].aval.shape, tuple(e.params["sharding"].spec)
+    for value in e.params.values():
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from constrained(inner)
+
+
+def test_every_weight_of_a_product_is_gathered_first():
+  model = build(sizes=(256,), width=128, heads=2, hidden=256)
+  ids, none = jnp.zeros((4, *GRID, 1), jnp.int32), jnp.zeros(4, jnp.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), ids, none, none)
+  auto = (jax.sharding.AxisType.Auto,) * 4
+  abstract = jax.sharding.AbstractMesh((1, 2, 1, 1), sharding.AXES, auto)
+  mesh = types.SimpleNamespace(abstract_mesh=abstract)
+  with sharding.computing(mesh):
+    traced = jax.make_jaxpr(model.apply)(params, ids, none, none)
+  found = collections.Counter(constrained(traced.jaxpr))
+  # Queries, keys, values and out, and the head; the layers are one scan.
+  assert found[(128, 128), (None, None)] == 5
+  assert found[(128, 256), (None, None)] == 1  # up
+  assert found[(256, 128), (None, None)] == 2  # down, and the table of ids
 
 
 @pytest.mark.parametrize(

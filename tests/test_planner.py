@@ -108,6 +108,15 @@ def test_programs_of_the_generator_trace(name, mesh):
   assert flops.count(made.trace().jaxpr).matmul > 0
 
 
+def test_a_sample_is_planned_with_the_kernels(mesh):
+  """Which need to know the mesh, as the gathering of weights does."""
+  cfg = config("generator/ucf101:smoke")
+  net = cfg.stage.generator.transformer
+  net.width, net.heads = 128, 2
+  made = programs.make(cfg, "sample", mesh)
+  assert flops.count(made.trace().jaxpr).kernel > 0
+
+
 def test_the_program_is_the_one_for_a_tpu(mesh):
   """dtype 'auto' asks for the platform: bfloat16 there, float32 here."""
   made = programs.make(config(), "encode", mesh)

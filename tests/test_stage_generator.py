@@ -153,6 +153,18 @@ def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
   np.testing.assert_array_equal(once.label, [0, tiny.CLASSES, tiny.CLASSES])
 
 
+def test_nothing_is_encoded_where_no_task_is_given_ids(state):
+  batch = {"label": jnp.array([2, 0, 1])}
+  alone = net(tasks={"class_cond": {"weight": 1.0}})
+  cond = token_net.condition(alone, {}, batch, jnp.zeros(3, int))
+  assert not cond.known.any() and cond.ids.shape[1:4] == alone.grid
+  np.testing.assert_array_equal(cond.label, batch["label"])
+  # Others need the clip.
+  task = jnp.array([0, 1, 1])
+  with pytest.raises(KeyError, match="video"):
+    token_net.condition(net(), state.frozen, batch, task)
+
+
 def test_ids_cannot_serve_a_task_that_needs_its_condition_clip(ids):
   other = net()._replace(needs=("frame_prediction",))
   batch = {"ids": jnp.asarray(ids), "label": jnp.zeros(3, int)}

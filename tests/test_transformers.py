@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +96,26 @@ def test_remat_changes_nothing_but_memory():
       np.testing.assert_allclose(p, q, atol=1e-5)
     text = str(jax.make_jaxpr(gradient(name))(variables))
     assert ("remat" in text) == (name != "none")
+
+
+@every
+def test_remat_dots_recomputes_neither_products_nor_dropout(name):
+  plain, variables, x, where = build(name, dropout=0.5)
+
+  def counted(remat, primitive):
+    module = plain.clone(remat=remat)
+
+    def loss(v, key):
+      return jnp.sum(jnp.sin(module.apply(v, x, where, key=key)))
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(variables, jax.random.key(0)))
+    # A scan is printed once, and the two of attention have a batch.
+    return len(re.findall(primitive, text))
+
+  bits, products = r" = random_bits\[", r"dimension_numbers=.*\(\[\], \[\]\)"
+  for primitive in (bits, products):
+    found = {remat: counted(remat, primitive) for remat in stack.REMAT}
+    assert found["none"] == found["dots"] < found["full"], (primitive, found)
 
 
 def test_dropout_needs_a_key_and_differs_by_layer_and_key():

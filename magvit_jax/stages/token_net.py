@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry, tokenizers
+from magvit_jax import registry, sharding, tokenizers
 from magvit_jax.generators import Generator
 from magvit_jax.tasks import Tables, TokenCondition, regions
 from magvit_jax.tasks import tables as task_tables
@@ -133,13 +133,13 @@ def init(net: Net, key: Key) -> PyTree:
 
 def encode(net: Net, frozen: PyTree, video: Array) -> Array:
   """[b t h w 3] in [-1,1] -> ids int32 [b T H W f]."""
-  params = {"params": frozen["tokenizer"]}
+  params = {"params": sharding.whole(frozen["tokenizer"])}
   return net.tokenizer.apply(params, video, method=net.tokenizer.encode)
 
 
 def decode(net: Net, frozen: PyTree, ids: Array) -> Array:
   """ids int32 [b T H W f] -> video [b t h w 3] in [-1,1]."""
-  params = {"params": frozen["tokenizer"]}
+  params = {"params": sharding.whole(frozen["tokenizer"])}
   video = net.tokenizer.apply(params, ids, method=net.tokenizer.decode)
   return jnp.clip(video.astype(jnp.float32), -1.0, 1.0)
 

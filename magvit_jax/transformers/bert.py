@@ -137,6 +137,7 @@ class Model(nn.Module):
 
   def _logits(self, x: Array, first: int, size: int) -> Array:
     table = self.embedding[first : first + size].astype(x.dtype)
+    table = sharding.gather(table, "embedding")
     bias = self.bias[first : first + size]
     product = jnp.einsum(
       "...d,kd->...k", x, table, preferred_element_type=jnp.float32
