@@ -42,6 +42,9 @@ BACKBONE = dict(
   block="mixer",
   norm="position",
 )
+WEIGHTS = dict(
+  **test_stage_tokenizer.GEN, d_adversarial=1.0, d_r1=1.0, d_lecam=0.1
+)
 # Of the runs through the loop: one, and another that takes over its step 2.
 LOOP = dict(batch=8, stage=dict(width=8), mesh=dict(data=-1, fsdp=4))
 LOOP["eval"] = dict(batch=8)
@@ -55,6 +58,7 @@ def tokenizer():
   stage = test_stage_tokenizer.build(
     backbone=BACKBONE,
     discriminator=dict(name="patch3d", width=8, layers=1),
+    weights=WEIGHTS,
     ramps={},
     optim=optim,
   )

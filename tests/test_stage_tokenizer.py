@@ -170,6 +170,16 @@ def test_what_is_predicted_comes_from_the_average(run, batch):
       dict(discriminator=dict(name="none")),
       "stage.weights has 'd_adversarial'|stage.weights has 'g_adversarial'",
     ),
+    (
+      dict(weights=dict(**GEN, d_adversarial=1.0, loss_perceptual=0.1)),
+      "stage.weights has 'loss_perceptual', which is not a term",
+    ),
+    (dict(perceptual=dict(name="vgg")), "it is one of none, lpips, resnet50"),
+    (dict(adversarial=dict(loss="hing")), "did you mean 'hinge'"),
+    (
+      dict(image_discriminator=dict(name="stylegan2d", width=8)),
+      "the batch has no images",
+    ),
     (dict(ramps=dict(loss_l1=FADES)), "stage.ramps has 'loss_l1'"),
     (dict(dtype="float16"), "one of auto, float32, bfloat16"),
     (dict(quantizer=dict(name="lfg")), "did you mean 'lfq'"),

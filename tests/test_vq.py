@@ -181,6 +181,20 @@ def test_the_stage_moves_the_codes_and_its_average_copies_them():
     jax.tree.map(np.testing.assert_array_equal, tree["quantizer"], want)
 
 
+def test_the_entropy_of_distances_is_a_loss_if_a_temperature_asks_for_it():
+  plain = vq.Quantizer(**vq.TINY, learn="gradient")
+  sure = plain.clone(temperature=0.1)
+  params, z = started(plain), normal(0, 30, 4)
+  aux, more = (m.apply({"params": params}, z).aux for m in (plain, sure))
+  assert "loss_entropy" not in aux and aux.items() <= more.items()
+  far = jnp.sum(jnp.square(z[:, None] - params["embedding"]), -1)
+  p = np.asarray(jax.nn.softmax(-far / 0.1), np.float64)
+  token, batch = (-np.mean(np.sum(q * np.log(q), -1)) for q in (p, p.mean(0)))
+  got = [more[f"entropy_{k}"] for k in ("token", "batch")]
+  np.testing.assert_allclose(got, [token, batch], rtol=1e-4)
+  assert float(more["loss_entropy"]) == pytest.approx(token - batch, rel=1e-4)
+
+
 @pytest.mark.parametrize(
   "args, words",
   [
@@ -190,6 +204,7 @@ def test_the_stage_moves_the_codes_and_its_average_copies_them():
     (dict(gradient="turn"), "it is one of straight, rotation"),
     (dict(decay=1.0), "decay is 1.0"),
     (dict(restart=-0.1), "restart -0.1"),
+    (dict(temperature=-1.0), "temperature is -1.0; it must be positive, or 0"),
     (dict(orthogonal=True), "set learn='gradient'"),
   ],
 )
