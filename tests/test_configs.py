@@ -8,13 +8,16 @@ import json
 import os
 import pathlib
 
+import fixtures_video
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
-from magvit_jax import configs, frozen, registry, tokenizers, workdir
+from magvit_jax import configs, frozen, loop, registry, tokenizers, workdir
 from magvit_jax.cli import train
 from magvit_jax.configs import common
+from magvit_jax.data import joint, pipeline
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables
 
@@ -102,6 +105,50 @@ def shapes(spec, cfg):
     image = (cfg.images.batch, 1, *cfg.images.data.size, 3)
     batch["image"] = shape(image, np.float32)
   return {**batch, "video": shape((b, t, h, w, 3), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Videos and images in classes, as configs of folders want them."""
+  root = tmp_path_factory.mktemp("folder")
+  for n in range(3):
+    (root / "ab"[n % 2]).mkdir(exist_ok=True)
+    file = root / "ab"[n % 2] / str(n)
+    fixtures_video.write(f"{file}.mp4", fixtures_video.pictures(60))
+    PIL.Image.fromarray(fixtures_video.pictures(1)[0]).save(f"{file}.png")
+  return str(root)
+
+
+FOLDERS = [n for n in NAMES if train.load_config(n).data.name == "video_folder"]
+FOLDERS = [n for n in FOLDERS if n.startswith("tokenizer/")]
+
+
+@pytest.mark.parametrize(
+  "spec",
+  [*(f"{n}:smoke" for n in FOLDERS), "tokenizer/k600:smoke,images=folder"],
+)
+def test_a_run_on_a_folder_gets_the_batches_that_are_traced(spec, folder):
+  cfg = train.load_config(spec)
+  for data in [cfg.data, *([cfg.images.data] if "images" in cfg else [])]:
+    data.root = folder
+  cfg.data.holdout = 0.4
+  parts = loop.make_parts(cfg)
+  with joint.train_batches(
+    parts.train,
+    parts.images,
+    seed=0,
+    batch=cfg.batch,
+    start=0,
+    rows=slice,
+    loader=dict(threads=0),
+  ) as batches:
+    batch = pipeline.arrays(next(batches))
+  wanted = shapes(spec, cfg)
+  del wanted["index"]
+  kinds = {k: (v.shape, v.dtype) for k, v in wanted.items()}
+  assert {k: (v.shape, v.dtype) for k, v in batch.items()} == kinds
+  assert len(parts.evaluation) == cfg.data.eval_clips
+  parts.stage.context["latent_shape"](*parts.evaluation.shape[:3])
 
 
 def stage_of(spec, cfg, batch):
