@@ -224,8 +224,8 @@ def _read_perceptual(own: Mapping[str, Any], loss: Any, what: str) -> PyTree:
   if not own["weights"]:
     raise ValueError(
       f"stage.perceptual.weights is empty, and {own['name']} needs some: give "
-      "a file that `convert` wrote, or train without, with "
-      "--config.stage.perceptual.name=none and no weight of its term"
+      "a file that `convert` wrote, or train without one, with the name 'none' "
+      "and no weight of 'loss_perceptual'"
     )
   arrays, notes = pretrained.read(own["weights"])
   for name, value in notes.items():

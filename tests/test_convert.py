@@ -91,7 +91,7 @@ def test_two_public_files_become_one_of_ours(torch, files, tmp_path, capsys):
   assert notes == {"net": "vgg16"}
   assert arrays.keys() == trees.named(vgg16_lpips.shapes()).keys()
   np.testing.assert_array_equal(arrays["net/conv1_1/bias"], np.arange(64))
-  assert arrays["linear/relu5_3"].shape == (512,)
+  assert arrays["linear/relu5_3/scale"].shape == (512,)
   before = out.read_bytes()
   assert verb(*flags, f"--out={out}") == 2
   assert "exists and stays as it is" in capsys.readouterr().err

@@ -24,7 +24,7 @@ FILES = {
 }
 NOTES = {"net": "resnet50", "origin": "torchvision"}
 USE = (
-  "--config.stage.perceptual.name=resnet50 "
+  "--config=tokenizer/ucf101:perceptual=resnet50 "
   "--config.stage.perceptual.weights={out}"
 )
 NORM = ("weight", "bias", "running_mean", "running_var")

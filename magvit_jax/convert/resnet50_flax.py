@@ -17,7 +17,10 @@ from magvit_jax.types import PyTree
 
 FILES = {}
 NOTES = {"net": "resnet50", "origin": "flax"}
-USE = resnet50.USE + " --config.stage.perceptual.origin=flax"
+USE = (
+  "a config whose stage.perceptual is dict(name='resnet50', origin='flax', "
+  "weights='{out}', fingerprint='', frames=1)"
+)
 NORM = ("params/{}/scale", "params/{}/bias")
 NORM += ("batch_stats/{}/mean", "batch_stats/{}/var")
 

@@ -26,7 +26,8 @@ FILES = {
 }
 NOTES = {"net": "vgg16"}
 USE = (
-  "--config.stage.perceptual.name=lpips --config.stage.perceptual.weights={out}"
+  "--config=tokenizer/ucf101:perceptual=lpips "
+  "--config.stage.perceptual.weights={out}"
 )
 IGNORED = ("classifier.",)
 
@@ -43,7 +44,7 @@ def names() -> dict[str, Rule]:
       number += 2
     number += 1
     linear = f"lin{i - 1}.model.1.weight"
-    table[linear] = f"linear/relu{i}_{depth}", np.ravel
+    table[linear] = f"linear/relu{i}_{depth}/scale", np.ravel
   return table
 
 

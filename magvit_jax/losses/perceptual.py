@@ -82,14 +82,15 @@ def lpips(*, dtype: Any, frames: int = 1, **net: Any) -> Perceptual:
   def abstract():
     variables, features = _shapes(module)
     linear = {
-      name: jax.ShapeDtypeStruct(found.shape[-1:], jnp.float32)
+      name: {"scale": jax.ShapeDtypeStruct(found.shape[-1:], jnp.float32)}
       for name, found in features.items()
     }
     return {"net": variables["params"], "linear": linear}
 
   def distance(params, x, y):
     features = functools.partial(module.apply, {"params": params["net"]})
-    return feature_distance(features(x), features(y), params["linear"])
+    linear = {name: own["scale"] for name, own in params["linear"].items()}
+    return feature_distance(features(x), features(y), linear)
 
   return Perceptual(abstract, in_parts(distance, frames), {"net": "vgg16"})
 
@@ -246,10 +247,11 @@ def check(loss: Perceptual, params: PyTree) -> None:
     ValueError: the distance of noise to grey is 0 or not finite, or a weight
       of LPIPS's linear layers is negative.
   """
-  for name, weight in params.get("linear", {}).items():
-    if np.min(weight) < 0:
+  for name, own in params.get("linear", {}).items():
+    least = np.min(own["scale"])
+    if least < 0:
       raise ValueError(
-        f"linear/{name} has the weight {np.min(weight):.4g}; those of LPIPS "
+        f"linear/{name} has the weight {least:.4g}; those of LPIPS "
         "are at least 0: give the file of its version 0.1"
       )
   noise = np.random.default_rng(0).uniform(-1, 1, (1, 1, 32, 32, 3))

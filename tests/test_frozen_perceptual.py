@@ -1,0 +1,200 @@
+"""The weights of a perceptual loss: found, checked, kept with the run."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import tiny_generator as tiny
+
+from magvit_jax import (
+  api,
+  checkpoint,
+  evaluate,
+  frozen,
+  loop,
+  pretrained,
+  registry,
+  sharding,
+  workdir,
+)
+from magvit_jax import tree as trees
+from magvit_jax.losses import perceptual
+from magvit_jax.nets import resnet50, vgg16
+from magvit_jax.stages import TrainState
+from magvit_jax.tokenizers import build_tokenizer
+
+LPIPS = dict(name="lpips", frames=1, fingerprint="", **vgg16.TINY)
+RESNET = dict(name="resnet50", frames=1, fingerprint="", **resnet50.TINY)
+
+
+def arrays_of(own, seed=0):
+  """Weights of a loss by flat name."""
+  rng = np.random.default_rng(seed)
+  shapes = perceptual.build(own | {"weights": ""}, jnp.float32).abstract()
+  return {
+    name: rng.uniform(0.1, 0.6, x.shape).astype(np.float32)
+    for name, x in trees.named(shapes).items()
+  }
+
+
+def write(path, own=LPIPS, change=lambda arrays: arrays, notes=None, seed=0):
+  pretrained.write(path, change(arrays_of(own, seed)), notes or {})
+  return path
+
+
+def config(path, own=LPIPS, **changes):
+  """A run of a step with a perceptual loss, small beside its net."""
+  weights = dict(loss_l2=1.0, loss_commitment=0.2, loss_entropy=0.1)
+  stage = tiny.tokenizer_stage() | {
+    "weights": weights | dict(loss_perceptual=0.1),
+    "perceptual": own | {"weights": str(path)},
+  }
+  cfg = tiny.base(stage) | dict(steps=1) | changes
+  cfg["eval"]["metrics"] = dict(psnr={})
+  return ml_collections.ConfigDict(cfg)
+
+
+def without(cfg):
+  del cfg.stage.perceptual, cfg.stage.weights.loss_perceptual
+  return cfg
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """(workdir of a finished run, its file of weights), without the training."""
+  top = tmp_path_factory.mktemp("top")
+  path, folder = write(top / "lpips.safetensors"), top / "run"
+  cfg, arrays = frozen.resolve(config(path), folder)
+  folder.mkdir()
+  workdir.write_config(folder, cfg)
+  checkpoint.save_frozen(folder, arrays)
+  ema = jax.tree.map(
+    lambda x: jnp.ones(x.shape, x.dtype),
+    frozen.abstract(build_tokenizer(tiny.TOKENIZER)),
+  )
+  bad = {"bad": jnp.zeros((), jnp.int32)}
+  state = TrainState(jnp.int32(1), {"gen": ema}, {}, ema, arrays, bad)
+  saver = checkpoint.Checkpointer(folder, every=1)
+  saver.save(1, state, force=True)
+  saver.close()
+  workdir.mark_done(folder, 1)
+  return folder, path
+
+
+def test_the_config_names_the_weights_and_a_step_uses_them(trained):
+  folder, path = trained
+  saved = json.loads((folder / "config.json").read_text())["config"]
+  _, arrays = frozen.resolve(config(path), folder)
+  mark = api.fingerprint(arrays["perceptual"])
+  assert saved["stage"]["perceptual"]["fingerprint"] == mark
+  stage = loop.make_parts(ml_collections.ConfigDict(saved)).stage
+  state = jax.eval_shape(stage.init, jax.random.key(0), tiny.batch(), arrays)
+  new, metrics = jax.eval_shape(
+    stage.step, state, tiny.batch(), jax.random.key(0)
+  )
+  assert "loss_perceptual" in metrics
+  assert jax.tree.structure(new.frozen) == jax.tree.structure(arrays)
+  # Each of its arrays has a rule that says where it lies.
+  sharding.lay(state, sharding.make_mesh())
+
+
+def test_the_run_keeps_its_weights_when_the_file_is_gone(trained):
+  folder, path = trained
+  away = path.rename(path.with_suffix(".away"))
+  try:
+    cfg, arrays = frozen.resolve(config(path), folder)
+    assert loop.run(config(path), folder) == {"step": 1, "stopped": 0}
+  finally:
+    away.rename(path)
+  assert registry.plain(cfg) == registry.plain(
+    frozen.resolve(config(path), folder)[0]
+  )
+  found = trees.named(arrays["perceptual"])
+  jax.tree.map(np.testing.assert_array_equal, dict(found), arrays_of(LPIPS))
+
+
+def test_evaluation_and_the_codec_need_no_perceptual_weights(trained, tmp_path):
+  folder = tmp_path / "copy"
+  shutil.copytree(trained[0], folder, ignore=shutil.ignore_patterns("frozen"))
+  assert evaluate.open_run(folder).state.frozen == {}
+  assert api.load_tokenizer(folder).sizes
+
+
+def test_other_weights_are_refused_even_by_force(trained, tmp_path):
+  folder, path = trained
+  other = write(tmp_path / "other.safetensors", seed=1)
+  with pytest.raises(ValueError, match="another perceptual loss:\n  fingerpri"):
+    loop.run(config(other), folder, "force")
+  with pytest.raises(
+    ValueError, match="another perceptual loss:\n  .*resnet50"
+  ):
+    loop.run(config(path, RESNET), folder, "force")
+  pinned = LPIPS | dict(fingerprint="0123456789abcdef")
+  with pytest.raises(ValueError, match="has the fingerprint.*0123456789abcdef"):
+    loop.run(config(path, pinned), tmp_path / "new")
+  plain = tmp_path / "plain"
+  plain.mkdir()
+  workdir.write_config(plain, without(config(path)))
+  with pytest.raises(ValueError, match="trained without a perceptual.*init_fr"):
+    loop.run(config(path), plain, "force")
+  assert not (tmp_path / "new").exists()
+
+
+def zero_head(arrays):
+  linear = [name for name in arrays if name.startswith("linear")]
+  return arrays | {name: arrays[name] * 0 for name in linear}
+
+
+def negative(arrays):
+  return arrays | {"linear/relu1_2/scale": -arrays["linear/relu1_2/scale"]}
+
+
+def nan(arrays):
+  return arrays | {"net/conv1_1/bias": arrays["net/conv1_1/bias"] * np.nan}
+
+
+def zero_logits(arrays):
+  return arrays | {"net/head/kernel": arrays["net/head/kernel"] * 0}
+
+
+@pytest.mark.parametrize(
+  "own, change, notes, text",
+  [
+    (LPIPS, zero_head, {}, "distance of noise to grey is 0.0"),
+    (RESNET, zero_logits, {}, "distance of noise to grey is 0.0"),
+    (LPIPS, negative, {}, "linear/relu1_2 has the weight -0"),
+    (LPIPS, nan, {}, "net/conv1_1/bias has values that are not finite"),
+    (LPIPS, lambda _: arrays_of(RESNET), {}, "(?s)wrong network.*absent there"),
+    (
+      RESNET,
+      dict,
+      {"origin": "flax"},
+      "their origin is 'flax', and .* 'torchv",
+    ),
+  ],
+)
+def test_weights_that_cannot_be_meant_are_refused(
+  tmp_path, own, change, notes, text
+):
+  path = write(tmp_path / "w.safetensors", own, change, notes)
+  with pytest.raises(ValueError, match=text) as caught:
+    loop.run(config(path, own), tmp_path / "run")
+  assert "w.safetensors" in str(caught.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
+  with pytest.raises(ValueError, match="perceptual.weights is empty"):
+    loop.run(config(""), tmp_path / "run")
+  with pytest.raises(FileNotFoundError, match="weights: there is no file"):
+    loop.run(config(tmp_path / "none.safetensors"), tmp_path / "run")
+  shapes = trees.named(frozen.shapes(config("")))
+  wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}
+  assert {name: x.shape for name, x in shapes.items()} == wanted
+  cfg = without(config(""))
+  assert frozen.resolve(cfg, tmp_path) == (cfg, {})
+  assert frozen.shapes(cfg) == {}
