@@ -292,6 +292,7 @@ def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
   assert "step 8: 3 steps in a row" in text
   assert "loss, loss_l2" in text and "draw" not in text
   assert "The last checkpoint is step 6" in text
+  assert text.endswith("(the last was of a.mp4, b.mp4)")
   assert not (tmp_path / "DONE").exists()
   bad = [r for r in rows(tmp_path, "train") if r["loss"] is None]
   assert [r["step"] for r in bad] == [6, 7, 8]
