@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from magvit_jax.nn import conv, norm, resample
+from magvit_jax.nn import conv, conv_frames, norm, resample
 from magvit_jax.tokenizers import causal3d
 
 NAMES = ("NDHWC", "DHWIO", "NDHWC")
@@ -29,23 +29,27 @@ def test_patches_times_a_matrix_are_the_strided_convolution(size):
   )
 
 
-FRAMES = [  # channels in and out, strides, zeros around rows and columns
-  (conv.FEW, 24, (1, 1, 1), (1, 1), (1, 1)),
-  (24, 8, (2, 1, 2), (1, 1), (0, 1)),
-  (24, 8, (3, 2, 2), (0, 0), (0, 0)),
+FRAMES = [  # frames, channels in, strides, zeros around rows and columns
+  (6, conv_frames.FEW, (1, 1, 1), (1, 1), (1, 1)),
+  (6, 24, (1, 1, 1), (1, 1), (0, 1)),
+  (5, 24, (1, 1, 1), (0, 0), (1, 1)),
+  (3, 24, (1, 2, 2), (0, 1), (0, 1)),
+  (6, 24, (2, 1, 2), (1, 1), (0, 1)),
 ]
 
 
-@pytest.mark.parametrize("c, o, strides, rows, columns", FRAMES)
-def test_frames_on_cpu_are_the_convolution(c, o, strides, rows, columns):
-  x, kernel = random(0, 2, 6, 7, 8, c), random(1, 3, 3, 3, c, o) / 20
+@pytest.mark.parametrize("t, c, strides, rows, columns", FRAMES)
+def test_frames_on_cpu_are_the_convolution(t, c, strides, rows, columns):
+  x, kernel = random(0, 2, t, 7, 8, c), random(1, 3, 3, 3, c, 8) / 20
   around = (rows, columns)
 
   def judged(convolve):
     loss = jax.value_and_grad(lambda x, k: jnp.sum(convolve(x, k) ** 3), (0, 1))
     return jax.jit(loss)(x, kernel)
 
-  value, grads = judged(lambda x, k: conv.conv_frames(x, k, strides, *around))
+  value, grads = judged(
+    lambda x, k: conv_frames.convolve(x, k, strides, *around)
+  )
   want, wants = judged(
     lambda x, k: lax.conv_general_dilated(
       x, k, strides, ((0, 0), *around), dimension_numbers=NAMES
@@ -54,6 +58,17 @@ def test_frames_on_cpu_are_the_convolution(c, o, strides, rows, columns):
   np.testing.assert_allclose(value, want, rtol=1e-4, atol=1e-2)
   for grad, want in zip(grads, wants, strict=True):
     np.testing.assert_allclose(grad, want, rtol=1e-4, atol=2e-4)
+
+
+def test_frames_on_cpu_see_their_own_three_exactly():
+  x, kernel = random(0, 1, 7, 6, 6, 24), random(1, 3, 3, 3, 24, 8)
+  around = (1, 1), (1, 1)
+  run = jax.jit(lambda x: conv_frames.convolve(x, kernel, (1, 1, 1), *around))
+  want = run(x)
+  for frame in range(7):
+    got = run(x.at[:, frame].set(jnp.inf))
+    blind = [j for j in range(5) if not j <= frame <= j + 2]
+    np.testing.assert_array_equal(got[:, blind], want[:, blind])
 
 
 def dimensions(backend, dtype, size, monkeypatch):

@@ -6,10 +6,7 @@ frame 0 depends on itself alone, 1+s*n frames become 1+n, and an image is a
 video of one frame (MAGVIT-v2, section 3.2). In chunks the last k-s input frames
 are the carry, which is why the kernel may not be shorter than the stride.
 
-How a convolution is computed is chosen in `conv3d`, by backend. On CPU XLA has
-a fast kernel (YNNPACK) for convolutions of two dimensions and none for three,
-so there a 3-D one is a sum of 2-D ones; benchmarks/tokenizer_cpu.py measures
-what that brings.
+How a convolution is computed is chosen in `conv3d`, by backend.
 """
 
 import math
@@ -20,12 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from magvit_jax import registry
+from magvit_jax.nn import conv_frames
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
 PADS = ("zero", "replicate")
-FEW = 16  # channels in, up to which one wide 2-D convolution beats several
-WORTH = 10**6  # products per frame and tap, below which 2-D costs but compiling
+WORTH = 10**6  # products per frame and tap, below which compiling costs more
 
 Around = tuple[int, int]  # zeros before and after an axis
 
@@ -83,7 +80,7 @@ def conv3d(
 
   A kernel as large as its stride is a matrix product of patches, which every
   backend runs faster than a convolution. On CPU float32 frames of some size go
-  through `conv_frames`; bfloat16 would round its partial sums, and does not.
+  through nn/conv_frames; bfloat16 would round its partial sums, and does not.
   """
   size = kernel.shape[:3]
   if size == tuple(strides):
@@ -91,7 +88,7 @@ def conv3d(
   work = math.prod(kernel.shape[1:]) * math.prod(x.shape[2:4])
   on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
   if on_cpu and work >= WORTH:
-    return conv_frames(x, kernel, strides, rows, columns)
+    return conv_frames.convolve(x, kernel, strides, rows, columns)
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -99,38 +96,6 @@ def conv3d(
     ((0, 0), rows, columns),
     dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
   )
-
-
-def conv_frames(
-  x: Array,
-  kernel: Array,
-  strides: tuple[int, int, int],
-  rows: Around,
-  columns: Around,
-) -> Array:
-  """`conv3d` as 2-D convolutions of frames, summed over the taps in time.
-
-  Where the channels are few, the taps are put side by side as channels of one
-  convolution: a kernel over three channels leaves the machine idle.
-  """
-  taps, stride = kernel.shape[0], strides[0]
-  last = (x.shape[1] - taps) // stride * stride
-  shifted = [x[:, i : i + last + 1 : stride] for i in range(taps)]
-  if x.shape[-1] <= FEW:
-    shifted = [jnp.concatenate(shifted, axis=-1)]
-    kernel = jnp.concatenate(list(kernel), axis=-2)[None]
-
-  def frames(x, kernel):
-    y = lax.conv_general_dilated(
-      x.reshape(-1, *x.shape[2:]),
-      kernel,
-      strides[1:],
-      (rows, columns),
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y.reshape(*x.shape[:2], *y.shape[1:])
-
-  return sum(map(frames, shifted, kernel))
 
 
 def depthwise3d(x: Array, plane: Array, line: Array) -> Array:
