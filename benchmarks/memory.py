@@ -1,21 +1,26 @@
-"""Peak memory of the chunked encode pass for clips of growing length.
+"""Memory of the chunked encode pass for clips of growing length.
 
   python benchmarks/memory.py
-  python benchmarks/memory.py --config=tokenizer/clips --frames=17,257,1025
+  python benchmarks/memory.py --config=tokenizer/bair:magvit2 --width=16
 
 Each length runs in a process of its own: it compiles on 33 frames, resets the
 kernel's peak counter (Linux), then encodes frames that are made as they are
-needed. Beside it stands the same clip in one piece. Exits with 1 if the
-longest clip needs over 5 % more than the shortest. Weights are random, which
-memory does not depend on.
+needed. Printed are that peak of resident memory, the bytes of the compiled
+program of a later piece (arguments, results and temporaries) and those of its
+carry; beside them those of the program that takes the clip in one piece, which
+is compiled and not run. Exits with 1 if the longest clip needs over 5 % more
+resident memory than the shortest. Weights are random, which memory does not
+depend on.
 """
 
 import argparse
+import json
 import pathlib
 import subprocess
 import sys
 
 ALLOWED = 1.05
+COLUMNS = ("resident", "program", "carry", "in one piece")
 
 
 def main() -> int:
@@ -24,35 +29,40 @@ def main() -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("--config", default="tokenizer/clips")
-  parser.add_argument("--frames", default="17,257,1025")
+  parser.add_argument("--frames", default="17,257,4097")
   parser.add_argument("--size", type=int, default=64)
-  parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+  parser.add_argument("--width", type=int, help="of the backbone")
+  parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.child:
-    print(measure(args.config, args.size, int(args.child[0]), args.child[1]))
+    print(json.dumps(measure(args.config, args.size, args.width, args.child)))
     return 0
   lengths = [int(n) for n in args.frames.split(",")]
-  print(f"{'frames':>7} {'chunked MiB':>12} {'one piece MiB':>14}")
+  print("MiB" + "".join(f"{name:>14}" for name in COLUMNS))
   peaks = []
   for n in lengths:
-    chunked, whole = (peak(args, n, kind) for kind in ("chunked", "whole"))
-    peaks.append(chunked)
-    print(f"{n:>7} {chunked:>12.0f} {whole:>14.0f}", flush=True)
+    found = child(args, n)
+    peaks.append(found["resident"])
+    cells = "".join(f"{found[name] / 2**20:>14.2f}" for name in COLUMNS)
+    print(f"{n:>5} {cells[2:]}", flush=True)
   ratio = peaks[-1] / peaks[0]
   print(f"{lengths[-1]} frames need {ratio:.3f} of what {lengths[0]} need")
   return int(ratio > ALLOWED)
 
 
-def peak(args: argparse.Namespace, frames: int, kind: str) -> float:
-  """Peak resident MiB of one pass, in a process of its own."""
+def child(args: argparse.Namespace, frames: int) -> dict[str, int]:
+  """What `measure` gives in a process of its own."""
   command = [sys.executable, __file__, f"--config={args.config}"]
-  command += [f"--size={args.size}", "--child", str(frames), kind]
+  command += [f"--size={args.size}", f"--child={frames}"]
+  command += [f"--width={args.width}"] if args.width else []
   out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-  return float(out.stdout.split()[-1])
+  return json.loads(out.stdout.splitlines()[-1])
 
 
-def measure(config: str, size: int, frames: int, kind: str) -> float:
-  """Encodes `frames` frames; the peak of resident memory in MiB."""
+def measure(
+  config: str, size: int, width: int | None, frames: int
+) -> dict[str, int]:
+  """Encodes `frames` frames of size x size; bytes for each of COLUMNS."""
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -60,10 +70,14 @@ def measure(config: str, size: int, frames: int, kind: str) -> float:
   from magvit_jax import api, tokenizers
   from magvit_jax.cli import train
 
-  tokenizer = tokenizers.build_tokenizer(train.load_config(config).stage)
+  stage = train.load_config(config).stage
+  if width:
+    stage.backbone.width = width
+  tokenizer = tokenizers.build_tokenizer(stage)
   st, sh, sw = tokenizer.strides
-  video = jnp.zeros((1, 1 + st, sh, sw, 3))
-  params = jax.jit(tokenizer.init)(jax.random.key(0), video)["params"]
+  params = jax.jit(tokenizer.init)(
+    jax.random.key(0), jnp.zeros((1, 1 + st, sh, sw, 3))
+  )["params"]
   codec = api.Codec(tokenizer, params)
 
   def pictures(count):
@@ -71,23 +85,37 @@ def measure(config: str, size: int, frames: int, kind: str) -> float:
     for _ in range(count):
       yield rng.integers(0, 256, (1, 1, size, size, 3), dtype=np.uint8)
 
-  if kind == "chunked":
-    for _ in codec.encode_stream(pictures(33)):
-      pass
-    reset_peak()
-    for _ in codec.encode_stream(pictures(frames)):
-      pass
-  else:
-    whole = np.concatenate(list(pictures(frames)), axis=1)
-    encode = jax.jit(
-      lambda p, v: tokenizer.apply(
-        {"params": p}, api.to_float(v), method=tokenizer.encode
+  def encode(carry, count):
+    video = jax.ShapeDtypeStruct((1, count, size, size, 3), jnp.uint8)
+    return jax.jit(
+      lambda p, c, v: tokenizer.apply(
+        {"params": p}, c, api.to_float(v), method=tokenizer.encode_chunk
       )
-    )
-    run = encode.lower(params, whole).compile()
-    reset_peak()
-    jax.block_until_ready(run(params, whole))
-  return read_peak()
+    ).lower(params, carry, video)
+
+  piece = api.LATENTS_PER_PIECE * st
+  carry = encode(None, 1 + piece).out_info[0]
+  found = {
+    "program": program_bytes(encode(carry, piece)),
+    "carry": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry)),
+    "in one piece": program_bytes(encode(None, frames)),
+  }
+  for _ in codec.encode_stream(pictures(33)):
+    pass
+  reset_peak()
+  for _ in codec.encode_stream(pictures(frames)):
+    pass
+  return {"resident": read_peak(), **found}
+
+
+def program_bytes(lowered) -> int:
+  """Arguments, results and temporaries of a program, compiled for this."""
+  sizes = lowered.compile().memory_analysis()
+  return (
+    sizes.argument_size_in_bytes
+    + sizes.output_size_in_bytes
+    + sizes.temp_size_in_bytes
+  )
 
 
 def reset_peak() -> None:
@@ -95,11 +123,11 @@ def reset_peak() -> None:
   pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def read_peak() -> float:
-  """Peak resident MiB since `reset_peak`."""
+def read_peak() -> int:
+  """Peak resident bytes since `reset_peak`."""
   for line in pathlib.Path("/proc/self/status").read_text().splitlines():
     if line.startswith("VmHWM:"):
-      return int(line.split()[1]) / 1024
+      return int(line.split()[1]) * 1024
   raise OSError("/proc/self/status has no VmHWM; this needs Linux")
 
 

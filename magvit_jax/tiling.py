@@ -34,20 +34,11 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
   Args:
     length: token positions of the axis.
     tile: positions of one tile.
-    overlap: positions that neighbours share at least; the tiles are spread
-      evenly, so most share a little more.
-
-  Raises:
-    ValueError: the overlap leaves a tile nothing of its own.
+    overlap: positions that neighbours share at least, at most a quarter of a
+      tile; the tiles are spread evenly, so most share a little more.
   """
   if length <= tile:
     return [Span(0, length, 0, length)]
-  if not 0 <= 4 * overlap <= tile:
-    raise ValueError(
-      f"tiles of {tile} token positions cannot overlap by {overlap}: at most "
-      "a quarter of a tile may be shared with a neighbour; use bigger tiles "
-      "or less overlap"
-    )
   count = -(-(length - overlap) // (tile - overlap))
   starts = [i * (length - tile) // (count - 1) for i in range(count)]
   # The seam of two neighbours lies in the middle of what they share.
@@ -127,11 +118,22 @@ def tiles(
     strides: pixels (sh, sw) per token position.
     tile: lines and columns of a tile in pixels, at most.
     overlap: pixels that neighbours share at least.
+
+  Raises:
+    ValueError: a tile that would share more than a quarter with a neighbour.
   """
   axes = []
   for length, stride in zip(grid, strides, strict=True):
     shared = -(-overlap // stride)
-    cut = spans(length, max(1, tile // stride), shared)
+    held = max(1, tile // stride)
+    if length > held and not 0 <= 4 * shared <= held:
+      raise ValueError(
+        f"tiles of {tile} pixels cannot overlap by {overlap} at {stride} "
+        "pixels per token: neighbours may share a quarter of a tile; use tiles "
+        f"of {max(4 * shared, 1) * stride} pixels or more, or an overlap in "
+        f"0..{held // 4 * stride}"
+      )
+    cut = spans(length, held, shared)
     axes.append(list(zip(cut, weights(cut, shared, stride), strict=True)))
   return [
     Tile(row, col, (above[:, None] * across)[..., None])

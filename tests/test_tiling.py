@@ -33,9 +33,14 @@ def test_weights_sum_to_one_and_ignore_the_border(tile, overlap):
       assert made[0][-1] == 0 and made[1][0] == 0
 
 
-def test_tiles_that_share_too_much_are_refused():
-  with pytest.raises(ValueError, match="quarter of a tile"):
-    tiling.spans(100, 8, 3)
+@pytest.mark.parametrize("overlap", [24, 17, -8])
+def test_tiles_that_share_too_much_are_refused_in_pixels(overlap):
+  grid, strides = (100, 4), (8, 8)
+  with pytest.raises(ValueError, match="64 pixels .* quarter .* in 0..16"):
+    tiling.tiles(grid, strides, 64, overlap)
+  # A frame that is one tile has no neighbours to share with.
+  assert len(tiling.tiles((8, 4), strides, 64, overlap)) == 1
+  assert len(tiling.tiles(grid, strides, 96, 24)) == 11
 
 
 @pytest.mark.parametrize("cuts", [[23], [1] * 23, [5, 1, 17], [9, 4, 10]])
