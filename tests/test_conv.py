@@ -88,11 +88,11 @@ def dimensions(backend, dtype, size, monkeypatch):
 @pytest.mark.parametrize(
   "backend, dtype, size, want",
   [
-    ("cpu", "float32", 16, {2}),
-    ("cpu", "float32", 8, {3}),
-    ("cpu", "bfloat16", 16, {3}),
-    ("tpu", "float32", 16, {3}),
-    ("gpu", "float32", 16, {3}),
+    ("cpu", "float32", 64, {2}),
+    ("cpu", "float32", 32, {3}),
+    ("cpu", "bfloat16", 64, {3}),
+    ("tpu", "float32", 64, {3}),
+    ("gpu", "float32", 64, {3}),
   ],
 )
 def test_only_large_float32_frames_on_cpu_go_one_by_one(

@@ -22,7 +22,7 @@ from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
 PADS = ("zero", "replicate")
-WORTH = 10**6  # products per frame and tap, below which compiling costs more
+WORTH = 10**7  # products per frame and tap, below which compiling costs more
 
 Around = tuple[int, int]  # zeros before and after an axis
 
