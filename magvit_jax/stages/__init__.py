@@ -15,7 +15,8 @@ class TrainState(NamedTuple):
     opt: optimizer state of the same outer keys.
     ema: moving average of the generator's params; never aliases them.
     frozen: read-only arrays (a tokenizer, a perceptual network), or {}.
-    extra: small running values; 'bad' counts non-finite steps in a row.
+    extra: small running values; 'bad' counts non-finite steps in a row,
+      'lecam' has the mean logits {'disc': {'real', 'fake'}} (stages/gan.py).
   """
 
   step: Array

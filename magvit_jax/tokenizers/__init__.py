@@ -5,7 +5,8 @@ fact `causal`, `stride` (pixels per token in t, h, w), `latent_shape(t, h, w)`,
 `encode(video) -> [b T H W d]` and `decode(codes) -> video`. Causal ones also
 have `encode_chunk(carry, video)` and `decode_chunk(carry, codes)`, both
 `-> (carry, …)`: carry None starts a clip, whose first chunk has 1+k*st frames;
-later ones have k*st. encode(v) is encode_chunk(None, v)[1].
+later ones have k*st. encode(v) is encode_chunk(None, v)[1]. The last layer of a
+decoder is named decoder/head; an adaptive adversarial weight looks for it.
 """
 
 from collections.abc import Mapping
