@@ -206,8 +206,8 @@ def test_bfloat16_is_near_float32_and_its_results_are_float32():
 
 
 def test_large_frames_are_smoothed_before_they_are_made_smaller():
-  board = np.indices((448, 448)).sum(0) % 2 * 2.0 - 1
-  frames = np.broadcast_to(board[None, ..., None], (1, 448, 448, 3))
+  board = np.indices((672, 672)).sum(0) % 2 * 2.0 - 1
+  frames = np.broadcast_to(board[None, ..., None], (1, 672, 672, 3))
   small = perceptual.resize(jnp.asarray(frames, jnp.float32))
   assert small.shape == (1, 224, 224, 3)
   assert float(jnp.abs(small).max()) < 0.3
