@@ -11,6 +11,33 @@ from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
 
+def _products(primitive, *_, **__) -> bool:
+  """Whether to keep what an operation gives: a convolution or a product."""
+  return primitive.name in ("conv_general_dilated", "dot_general")
+
+
+# What the backward pass keeps of a block: all of it, the results of its
+# convolutions (norms and swish are made again from them), or its input only.
+REMAT = {
+  "none": None,
+  "dots": _products,
+  "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def remat(target, policy: str, static: tuple[int, ...] = ()):
+  """A module, or a function of one, under a policy of REMAT.
+
+  Args:
+    target: a module class, or a function of a module and arrays.
+    policy: a name in REMAT.
+    static: which arguments of a function are no arrays.
+  """
+  if policy == "none":
+    return target
+  return nn.remat(target, policy=REMAT[policy], static_argnums=static)
+
+
 class Residual(nn.Module):
   """Norm, swish, convolution, twice; a 1x1x1 shortcut where the width changes.
 

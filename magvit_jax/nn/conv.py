@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from magvit_jax import registry
-from magvit_jax.nn import conv_frames
+from magvit_jax.nn import conv_frames, pairs
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
@@ -75,12 +75,16 @@ def conv3d(
   strides: tuple[int, int, int],
   rows: Around = (0, 0),
   columns: Around = (0, 0),
+  frames: Around = (0, 0),
 ) -> Array:
-  """Convolves [b t h w c] with [kt kh kw c o], with zeros around each frame.
+  """Convolves [b t h w c] with [kt kh kw c o], with zeros around it.
 
   A kernel as large as its stride is a matrix product of patches, which every
   backend runs faster than a convolution. On CPU float32 frames of some size go
   through nn/conv_frames; bfloat16 would round its partial sums, and does not.
+  On TPU time is named as the last axis of space: the compiler cuts the last one
+  of a small batch into pieces that join the batch, and copies all frames for
+  that, unless it is short.
   """
   size = kernel.shape[:3]
   if size == tuple(strides):
@@ -88,13 +92,20 @@ def conv3d(
   work = math.prod(kernel.shape[1:]) * math.prod(x.shape[2:4])
   on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
   if on_cpu and work >= WORTH:
+    x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
     return conv_frames.convolve(x, kernel, strides, rows, columns)
+  order = (1, 2, 0) if jax.default_backend() == "tpu" else (0, 1, 2)
+  sides = (frames, rows, columns)
   return lax.conv_general_dilated(
     x,
-    kernel,
-    strides,
-    ((0, 0), rows, columns),
-    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    kernel.transpose(*order, 3, 4),
+    [strides[i] for i in order],
+    [sides[i] for i in order],
+    dimension_numbers=(
+      "NDHWC",
+      "".join("DHW"[i] for i in order) + "IO",
+      "NDHWC",
+    ),
   )
 
 
@@ -170,26 +181,31 @@ class Conv(nn.Module):
     kernel: (time, height, width).
     use_bias: adds a bias.
     kernel_init: initializer of the kernel.
-    dtype: of the computation; parameters are float32.
+    pairs: 'none', 'both' (x and the result hold frames in pairs, nn/pairs.py)
+      or 'out' (the result does; a frame of x stands for two equal ones).
+    dtype: of the computation; parameters are float32, and those of frames.
   """
 
   features: int
   kernel: tuple[int, int, int] = (3, 3, 3)
   use_bias: bool = True
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  pairs: str = "none"
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    shape = (*self.kernel, x.shape[-1], self.features)
+    channels = x.shape[-1] // (2 if self.pairs == "both" else 1)
+    shape = (*self.kernel, channels, self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
-    frames, rows, columns = map(around, self.kernel)
-    x = x.astype(self.dtype)
-    x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
-    x = conv3d(x, kernel.astype(self.dtype), (1, 1, 1), rows, columns)
+    if self.pairs != "none":
+      kernel = pairs.kernel_of_pairs(kernel, paired=self.pairs == "both")
+    frames, rows, columns = map(around, kernel.shape[:3])
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    x = conv3d(x, kernel, (1, 1, 1), rows, columns, frames)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
-      x = x + bias.astype(self.dtype)
+      x = x + jnp.tile(bias, x.shape[-1] // len(bias)).astype(self.dtype)
     return x
 
 

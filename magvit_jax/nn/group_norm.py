@@ -3,46 +3,31 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax.nn.norm import standardize
+from magvit_jax.nn.norm import standardize_groups
 from magvit_jax.types import Array
 
-GROUPS = 32
 EPS = 1e-6
 
 
-def standardize_groups(x: Array, axes: tuple[int, ...]) -> Array:
-  """float32 x [b t h w c] with zero mean and unit variance in each group.
-
-  Args:
-    x: its channels are cut into 32 groups, or one per channel if fewer.
-    axes: what a group spans besides its channels, such as (-3, -2) for height
-      and width.
-
-  Raises:
-    ValueError: channels that do not divide into the groups.
-  """
-  c = x.shape[-1]
-  groups = min(GROUPS, c)
-  if c % groups:
-    raise ValueError(
-      f"a group norm cannot divide {c} channels into {groups} groups; choose "
-      "a width that is a multiple of it"
-    )
-  y = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, c // groups)
-  spans = tuple(axis - 1 for axis in axes)
-  return standardize(y, (*spans, -1), EPS).reshape(x.shape)
-
-
 class ClipGroupNorm(nn.Module):
-  """Group norm over time, height and width of a clip: not causal."""
+  """Group norm over time, height and width of a clip: not causal.
+
+  Attributes:
+    pairs: whether x holds frames in pairs, see nn/pairs.py.
+  """
+
+  pairs: bool = False
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    c = x.shape[-1]
+    copies = 2 if self.pairs else 1
+    c = x.shape[-1] // copies
     scale = self.param("scale", nn.initializers.ones, (c,))
     bias = self.param("bias", nn.initializers.zeros, (c,))
-    y = standardize_groups(x, (-4, -3, -2))
-    return (y * scale + bias).astype(x.dtype)
+    y = standardize_groups(x, (-4, -3, -2), copies=copies)
+    return (y * jnp.tile(scale, copies) + jnp.tile(bias, copies)).astype(
+      x.dtype
+    )
 
 
 class AdaptiveNorm(nn.Module):

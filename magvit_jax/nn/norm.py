@@ -58,16 +58,9 @@ class FrameGroupNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = x.shape[-1]
-    groups = min(self.groups, c)
-    if c % groups:
-      raise ValueError(
-        f"FrameGroupNorm: {c} channels do not divide into {groups} groups; "
-        "choose a width that is a multiple of it"
-      )
     scale = self.param("scale", nn.initializers.ones, (c,))
     bias = self.param("bias", nn.initializers.zeros, (c,))
-    y = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, c // groups)
-    y = standardize(y, (-4, -3, -1), self.eps).reshape(x.shape)
+    y = standardize_groups(x, (-3, -2), self.groups, self.eps)
     return (y * scale + bias).astype(x.dtype)
 
 
@@ -82,6 +75,61 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
   """Zero mean and unit variance over `axes`."""
   x = x - jnp.mean(x, axes, keepdims=True)
   return x * jax.lax.rsqrt(jnp.mean(x * x, axes, keepdims=True) + eps)
+
+
+def standardize_groups(
+  x: Array,
+  axes: tuple[int, ...],
+  groups: int = 32,
+  eps: float = 1e-6,
+  copies: int = 1,
+) -> Array:
+  """x [b t h w c] with zero mean and unit variance in each group, float32.
+
+  The groups are made from the moments of channels, [b 1 1 1 c] or so: on a TPU
+  channels lie along the lanes, and cutting the pixels themselves into groups
+  would move all of them. One pass over x gives both moments; they are taken
+  about the first pixel, as the square of a large mean would drown the variance.
+
+  Args:
+    x: its channels are cut into groups, or one per channel if fewer.
+    axes: what a group spans besides its channels, such as (-3, -2) for height
+      and width.
+    groups: how many.
+    eps: added to the variance.
+    copies: frames that lie side by side in the channels (nn/pairs.py).
+
+  Raises:
+    ValueError: channels that do not divide into the groups.
+  """
+  c = x.shape[-1] // copies
+  groups = min(groups, c)
+  if c % groups:
+    raise ValueError(
+      f"a group norm cannot divide {c} channels into {groups} groups; choose "
+      "a width that is a multiple of it"
+    )
+  x = x.astype(jnp.float32)
+  origin = x
+  for axis in axes:
+    origin = jax.lax.slice_in_dim(origin, 0, 1, axis=axis)
+  origin = jax.lax.stop_gradient(origin)
+  near = x - origin
+  mean = jnp.mean(near, axes, keepdims=True)
+  square = jnp.mean(near * near, axes, keepdims=True)
+  variance = jnp.maximum(square - mean * mean, 0.0)
+  mean += origin
+  centre = _over_groups(mean, copies, groups)
+  variance += jnp.square(mean - centre)
+  variance = _over_groups(variance, copies, groups)
+  return (x - centre) * jax.lax.rsqrt(variance + eps)
+
+
+def _over_groups(x: Array, copies: int, groups: int) -> Array:
+  """Each channel's value [… c] replaced by the mean of its group."""
+  y = x.reshape(*x.shape[:-1], copies, groups, -1)
+  mean = jnp.mean(y, (-3, -1), keepdims=True)
+  return jnp.broadcast_to(mean, y.shape).reshape(x.shape)
 
 
 NORMS = {"frame_group": FrameGroupNorm, "position": PositionNorm}

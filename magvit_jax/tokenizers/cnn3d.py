@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from magvit_jax import registry
+from magvit_jax.nn import blocks, pairs
 from magvit_jax.nn.conv import Conv
 from magvit_jax.nn.group_norm import ClipGroupNorm
 from magvit_jax.nn.resample import average_pool, nearest
@@ -33,29 +35,45 @@ class Residual(nn.Module):
   """Norm, swish, convolution, twice; a 1x1x1 shortcut where the width changes.
 
   Without biases, as published: a norm follows each convolution but the last.
+  `pairs` says whether x holds frames in pairs, see nn/pairs.py.
   """
 
   features: int
   kernel: Strides
   dtype: jnp.dtype
+  pairs: bool
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    conv = dict(use_bias=False, dtype=self.dtype)
-    h = jax.nn.silu(ClipGroupNorm()(x))
+    copies = 2 if self.pairs else 1
+    conv = dict(use_bias=False, dtype=self.dtype, pairs=both(self.pairs))
+    h = swish_norm(self, x, self.pairs)
     h = Conv(self.features, self.kernel, **conv)(h)
-    h = jax.nn.silu(ClipGroupNorm()(h))
+    h = swish_norm(self, h, self.pairs)
     h = Conv(self.features, self.kernel, **conv)(h)
-    if x.shape[-1] != self.features:
+    if x.shape[-1] != copies * self.features:
       x = Conv(self.features, POINT, name="shortcut", **conv)(x)
     return x + h
 
 
-def stack(c: "Backbone", features: int, name: str) -> nn.Sequential:
+def both(paired: bool) -> str:
+  """What Conv calls a level with or without pairs."""
+  return "both" if paired else "none"
+
+
+def swish_norm(_: nn.Module, x: Array, paired: bool) -> Array:
+  """Norm and swish of a module."""
+  return jax.nn.silu(ClipGroupNorm(paired)(x))
+
+
+def stack(
+  c: "Backbone", features: int, name: str, paired: bool = False
+) -> nn.Sequential:
   """The blocks of a level."""
+  block = blocks.remat(Residual, c.remat)
   return nn.Sequential(
     [
-      Residual(features, c.kernel, c.dtype, name=f"{name}_block{i}")
+      block(features, c.kernel, c.dtype, paired, name=f"{name}_block{i}")
       for i in range(c.blocks)
     ]
   )
@@ -69,14 +87,19 @@ class Encoder(nn.Module):
   @nn.compact
   def __call__(self, video: Array) -> Array:
     c = self.cfg
-    stem = Conv(c.width, c.kernel, use_bias=False, dtype=c.dtype, name="stem")
-    x = stem(video)
+    conv = dict(use_bias=False, dtype=c.dtype, pairs=both(c.paired))
+    x = pairs.fold(video) if c.paired else video
+    x = Conv(c.width, c.kernel, name="stem", **conv)(x)
     for level, multiplier in enumerate(c.multipliers):
-      x = stack(c, c.width * multiplier, f"level{level}")(x)
+      paired = c.paired and not level
+      x = stack(c, c.width * multiplier, f"level{level}", paired)(x)
       if level < len(c.strides):
-        x = average_pool(x, c.strides[level])
+        _, *space = c.strides[level]
+        size = (1, *space) if paired else c.strides[level]
+        x = average_pool(x, size)
+        x = pairs.merge(x) if paired else x
     x = stack(c, x.shape[-1], "middle")(x)
-    x = jax.nn.silu(ClipGroupNorm()(x))
+    x = blocks.remat(swish_norm, c.remat, static=(2,))(self, x, False)
     return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x)
 
 
@@ -88,17 +111,23 @@ class Decoder(nn.Module):
   @nn.compact
   def __call__(self, codes: Array) -> Array:
     c = self.cfg
+    conv = dict(kernel=c.kernel, dtype=c.dtype)
     widest = c.width * c.multipliers[-1]
-    x = Conv(widest, c.kernel, dtype=c.dtype, name="stem")(codes)
+    x = Conv(widest, name="stem", **conv)(codes)
     x = stack(c, widest, "middle")(x)
     for level, multiplier in reversed(list(enumerate(c.multipliers))):
       features = c.width * multiplier
-      x = stack(c, features, f"level{level}")(x)
+      x = stack(c, features, f"level{level}", c.paired and not level)(x)
       if level:
-        x = nearest(x, c.strides[level - 1])
-        x = Conv(features, c.kernel, dtype=c.dtype, name=f"level{level}_up")(x)
-    x = jax.nn.silu(ClipGroupNorm()(x))
-    x = Conv(3, c.kernel, dtype=c.dtype, name="head")(x)
+        # Into pairs, a frame is repeated in time by the convolution itself.
+        pairing = c.paired and level == 1
+        _, *space = c.strides[level - 1]
+        x = nearest(x, (1, *space) if pairing else c.strides[level - 1])
+        out = "out" if pairing else "none"
+        x = Conv(features, name=f"level{level}_up", pairs=out, **conv)(x)
+    x = blocks.remat(swish_norm, c.remat, static=(2,))(self, x, c.paired)
+    x = Conv(3, name="head", pairs=both(c.paired), **conv)(x)
+    x = pairs.unfold(x) if c.paired else x
     return x.astype(jnp.float32)
 
 
@@ -114,6 +143,8 @@ class Backbone(nn.Module):
     strides: (time, height, width) of each of the len(multipliers) - 1 steps
       between levels.
     kernel: (time, height, width) of the convolutions.
+    remat: what the backward pass keeps, 'none' (all), 'dots' or 'full'; see
+      nn/blocks.py.
     dtype: of the convolutions; the latents and the pixels are float32.
   """
 
@@ -123,6 +154,7 @@ class Backbone(nn.Module):
   blocks: int = 2
   strides: tuple[Strides, ...] = ((2, 2, 2), (2, 2, 2), (1, 2, 2))
   kernel: Strides = (3, 3, 3)
+  remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
   causal = False
@@ -130,10 +162,19 @@ class Backbone(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_levels("cnn3d", self.multipliers, self.strides)
+    registry.check_choice("cnn3d: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))
     self.decoder = Decoder(self.clone(parent=None))
+
+  @property
+  def paired(self) -> bool:
+    """Whether the finest level holds its frames in pairs."""
+    if not self.strides:
+      return False
+    width = self.width * self.multipliers[0]
+    return pairs.pay(width, self.kernel[0], self.strides[0][0])
 
   @property
   def stride(self) -> Strides:

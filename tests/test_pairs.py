@@ -1,0 +1,103 @@
+"""Frames in pairs, and what the backward pass keeps, change no number."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from magvit_jax.nn import blocks, pairs
+from magvit_jax.nn.conv import Conv
+from magvit_jax.nn.group_norm import ClipGroupNorm
+from magvit_jax.planner import programs
+from magvit_jax.tokenizers import cnn3d
+
+
+@pytest.fixture(name="x", scope="module")
+def fixture_x():
+  return jax.random.normal(jax.random.key(0), (2, 4, 5, 5, 8))
+
+
+def params(module, x):
+  """Initial ones, moved away from zero and one."""
+  made = jax.jit(module.init)(jax.random.key(1), x)
+  return jax.tree.map(lambda leaf: leaf + 0.1, made)
+
+
+def test_fold_puts_frames_side_by_side(x):
+  folded = pairs.fold(x)
+  assert folded.shape == (2, 2, 5, 5, 16)
+  chex.assert_trees_all_equal(folded[:, 1, ..., :8], x[:, 2])
+  chex.assert_trees_all_equal(pairs.unfold(folded), x)
+  chex.assert_trees_all_close(pairs.merge(folded)[:, 0], x[:, :2].mean(1))
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 1, 1), (5, 1, 1)])
+def test_a_convolution_of_pairs_is_that_of_frames(x, kernel):
+  weights = params(Conv(6, kernel), x)
+  both, out = (Conv(6, kernel, pairs=name) for name in ("both", "out"))
+  chex.assert_trees_all_close(
+    pairs.unfold(both.apply(weights, pairs.fold(x))),
+    Conv(6, kernel).apply(weights, x),
+    atol=1e-5,
+  )
+  chex.assert_trees_all_close(
+    pairs.unfold(out.apply(weights, x)),
+    Conv(6, kernel).apply(weights, jnp.repeat(x, 2, axis=1)),
+    atol=1e-5,
+  )
+
+
+def test_a_norm_of_pairs_is_that_of_frames(x):
+  weights = params(ClipGroupNorm(), x)
+  chex.assert_trees_all_close(
+    pairs.unfold(ClipGroupNorm(pairs=True).apply(weights, pairs.fold(x))),
+    ClipGroupNorm().apply(weights, x),
+    atol=1e-5,
+  )
+
+
+def test_a_norm_keeps_its_digits_far_from_zero(x):
+  """A mean of 1,000 would leave the variance of a sum of squares no digit."""
+  weights = params(ClipGroupNorm(), x)
+  near, far = (ClipGroupNorm().apply(weights, x + m) for m in (0.0, 1024.0))
+  chex.assert_trees_all_close(near, far, atol=1e-3)
+
+
+def test_pairs_only_where_they_pay():
+  assert not pairs.pay(64, kernel=3, stride=2)  # this is a CPU
+  with programs.on_tpu():
+    assert pairs.pay(64, kernel=3, stride=2)
+    assert not pairs.pay(128, kernel=3, stride=2)
+    assert not pairs.pay(64, kernel=1, stride=1)
+
+
+def test_a_net_with_pairs_and_remat_has_the_same_gradients(monkeypatch):
+  video = jax.random.normal(jax.random.key(2), (1, 4, 8, 8, 3))
+
+  def whole(net, video):
+    return net.decode(net.encode(video))
+
+  def run(remat):
+    net = cnn3d.Backbone(**cnn3d.TINY, remat=remat)
+    weights = jax.eval_shape(
+      lambda: net.init(jax.random.key(1), video, method=whole)
+    )
+    keys = iter(jax.random.split(jax.random.key(3), 100))
+    weights = jax.tree.map(
+      lambda leaf: 0.2 * jax.random.normal(next(keys), leaf.shape), weights
+    )
+    loss = lambda p: jnp.mean(  # noqa: E731
+      jnp.square(net.apply(p, video, method=whole) - video)
+    )
+    return jax.jit(jax.value_and_grad(loss))(weights)
+
+  plain = run("none")
+  monkeypatch.setattr(pairs, "pay", lambda *_: True)
+  for_tpu = run("dots")
+  chex.assert_trees_all_close(plain, for_tpu, rtol=1e-3, atol=1e-5)
+
+
+def test_remat_names_a_policy():
+  assert set(blocks.REMAT) == {"none", "dots", "full"}
+  with pytest.raises(ValueError, match="remat"):
+    cnn3d.Backbone(**cnn3d.TINY, remat="dot")
