@@ -48,11 +48,18 @@ class Parts(NamedTuple):
 
 
 def make_parts(cfg: Any) -> Parts:
-  """Builds the stage and the sources of a (resolved) config."""
+  """Builds the stage and the sources of a (resolved) config.
+
+  Raises:
+    ValueError, OSError, KeyError, TypeError: a wrong config or data, such as
+      clips of a size or length that the strides do not allow.
+  """
   train = registry.build("data", cfg.data, split="train")
   cfg = freezing.describe(cfg, train)
   extra = freezing.stage_args(cfg)
   stage = registry.build("stages", cfg.stage, steps=cfg.steps, **extra)
+  if "latent_shape" in stage.context:
+    stage.context["latent_shape"](*train.shape[:3])
   return Parts(
     stage,
     train,

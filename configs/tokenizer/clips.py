@@ -98,8 +98,10 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
 
 
 def play(stage: common.ConfigDict) -> None:
-  """Adds the game to a stage without one."""
-  stage.discriminator = dict(name="patch3d", width=16, layers=3)
+  """Adds the game to a stage without one; R1 is lazy, as it costs the most."""
+  stage.discriminator = dict(
+    name="stylegan3d", width=8, multipliers=(2, 4, 4, 4), pool="blur"
+  )
   stage.weights.update(GAN)
   stage.ramps.g_adversarial = dict(name="delayed", steps=200)
-  stage.adversarial = common.adversarial()
+  stage.adversarial = common.adversarial(r1_every=8)
