@@ -132,6 +132,19 @@ def test_dropout_needs_a_key_and_differs_by_layer_and_key():
   np.testing.assert_allclose(big.mean(), 1, atol=0.02)
 
 
+def test_the_branches_of_a_layer_share_a_draw_and_no_choice():
+  ones = jnp.ones((400, 100))
+  first, second = (
+    np.asarray(branch(ones)) == 0
+    for branch in stack.drops(ones.shape, 0.25, jax.random.key(0))
+  )
+  np.testing.assert_allclose(
+    [first.mean(), second.mean(), (first & second).mean()],
+    [1 / 4, 1 / 4, 1 / 16],
+    atol=0.01,
+  )
+
+
 def test_rotation_keeps_lengths_and_every_axis_turns_its_own_pairs():
   table = rotary.frequencies(24, 100.0)
   assert ((table > 0).sum(0) == 1).all()

@@ -49,7 +49,9 @@ class QueriesKeysValues(nn.Module):
     heads: attention heads.
     dtype: of the products.
     kernel_init: initializer of the kernel, as one of [c 3c].
-    bias: whether one [3 heads d] is added, 0 at the start.
+    bias: whether one [3 heads d] is added, 0 at the start. That of keys is
+      only counted: it changes all logits of a query alike, which no softmax
+      sees.
   """
 
   heads: int
@@ -62,10 +64,13 @@ class QueriesKeysValues(nn.Module):
     c = x.shape[-1]
     shape = (3, self.heads, c // self.heads)
     kernel = self.param("kernel", self._init, c, shape)
-    bias = self.param("bias", ZEROS, shape) if self.bias else (None,) * 3
+    biases = (None,) * 3
+    if self.bias:
+      query, _, value = self.param("bias", ZEROS, shape)
+      biases = query, None, value
     flat = (
-      product(x, kernel[:, i].reshape(c, c), "qkv/part", self.dtype, bias[i])
-      for i in range(3)
+      product(x, kernel[:, i].reshape(c, c), "qkv/part", self.dtype, bias)
+      for i, bias in enumerate(biases)
     )
     return tuple(y.reshape(*x.shape[:2], *shape[1:]) for y in flat)
 

@@ -1,5 +1,7 @@
 """What stacks of layers share: dropout, remat policies, checks of arguments."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,10 +29,28 @@ def remat(layer: type[nn.Module], policy: str) -> type[nn.Module]:
 
 def drop(x: Array, rate: float, key: Key | None) -> Array:
   """Inverted dropout; the identity without a key or at rate 0."""
+  return drops(x.shape, rate, key)[0](x)
+
+
+def drops(
+  shape: tuple[int, ...], rate: float, key: Key | None
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+  """`drop` of each of the two branches of a layer, arrays of one shape.
+
+  One draw serves both, as random bits are dear on a TPU: 16 bits each, to which
+  the rate is rounded.
+  """
   if key is None or rate == 0.0:
-    return x
-  stays = kept.keep(jax.random.bernoulli(key, 1.0 - rate, x.shape))
-  return jnp.where(stays, x / (1.0 - rate), 0.0).astype(x.dtype)
+    return (lambda x: x,) * 2
+  limit = round(rate * 2**16)
+  scale = 1 / (1 - limit / 2**16)
+  bits = jax.random.bits(key, shape)
+
+  def branch(own: Array) -> Callable[[Array], Array]:
+    stays = kept.keep(own >= limit)
+    return lambda x: jnp.where(stays, x * scale, 0.0).astype(x.dtype)
+
+  return branch(bits & 0xFFFF), branch(bits >> 16)
 
 
 def check(name: str, width: int, heads: int, dropout: float, remat: str):

@@ -24,7 +24,6 @@ import jax.numpy as jnp
 
 from magvit_jax import sharding, transformers
 from magvit_jax.nn import attention, dense, kept, stack
-from magvit_jax.nn.norm import PositionNorm
 from magvit_jax.types import Array, Key
 
 INIT = nn.initializers.truncated_normal(0.02)
@@ -162,13 +161,13 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, key: Key | None) -> tuple[Array, None]:
-    first, second = (None, None) if key is None else jax.random.split(key)
-    h = stack.drop(self._attend(x), self.dropout, first)
+    first, second = stack.drops(x.shape, self.dropout, key)
+    h = first(self._attend(x))
     # The norm needs its input to go back; the branch alone nothing does.
-    x = PositionNorm(EPS, name="norm_attention")(kept.keep(x + h))
+    x = self._norm("norm_attention")(kept.keep(x + h))
     x = sharding.split_tokens(x)
-    h = stack.drop(self._mlp(x), self.dropout, second)
-    x = PositionNorm(EPS, name="norm_mlp")(kept.keep(x + h))
+    h = second(self._mlp(x))
+    x = self._norm("norm_mlp")(kept.keep(x + h))
     return sharding.split_tokens(x), None
 
   def _attend(self, x: Array) -> Array:
@@ -181,6 +180,9 @@ class Layer(nn.Module):
   def _mlp(self, x: Array) -> Array:
     h = jax.nn.gelu(self._dense(self.hidden, "up")(x))
     return self._dense(x.shape[-1], "down")(h)
+
+  def _norm(self, name: str) -> nn.Module:
+    return nn.LayerNorm(EPS, self.dtype, name=name)
 
   def _dense(self, width: int, name: str) -> nn.Module:
     return dense.Dense(width, self.dtype, INIT, bias=True, name=name)
@@ -227,7 +229,9 @@ class Transformer(nn.Module):
       own, *keys = jax.random.split(key, self.layers + 1)
       keys = jnp.stack(keys)
     x = x + self.param("position", INIT, shape).astype(x.dtype)
-    x = stack.drop(PositionNorm(EPS, name="norm")(x), self.dropout, own)
+    x = stack.drop(
+      nn.LayerNorm(EPS, self.dtype, name="norm")(x), self.dropout, own
+    )
     layers = nn.scan(
       stack.remat(Layer, self.remat),
       variable_axes={"params": 0},
@@ -236,7 +240,7 @@ class Transformer(nn.Module):
     )(self.heads, self.hidden, self.dropout, self.dtype, name="layers")
     x, _ = layers(sharding.split_tokens(x.astype(self.dtype)), keys)
     head = dense.Dense(self.width, self.dtype, INIT, bias=True, name="head")
-    return PositionNorm(EPS, name="norm_head")(jax.nn.gelu(head(x)))
+    return nn.LayerNorm(EPS, self.dtype, name="norm_head")(jax.nn.gelu(head(x)))
 
 
 TINY = dict(layers=2, width=24, heads=2, hidden=32)

@@ -38,11 +38,11 @@ class Block(nn.Module):
   def __call__(
     self, x: Array, key: Key | None, angles: Array
   ) -> tuple[Array, None]:
-    first, second = (None, None) if key is None else jax.random.split(key)
+    first, second = stack.drops(x.shape, self.dropout, key)
     h = self._attend(RMSNorm(name="norm_attention")(x), angles)
-    x = sharding.split_tokens(x + stack.drop(h, self.dropout, first))
+    x = sharding.split_tokens(x + first(h))
     h = self._mlp(RMSNorm(name="norm_mlp")(x))
-    return sharding.split_tokens(x + stack.drop(h, self.dropout, second)), None
+    return sharding.split_tokens(x + second(h)), None
 
   def _attend(self, x: Array, angles: Array) -> Array:
     d = x.shape[-1]
