@@ -169,6 +169,7 @@ def backbone(model: str, size: str, pixels: int, image: bool) -> dict[str, Any]:
     blocks=1 if size == "smoke" else blocks,
     strides=STRIDES["image" if image else place][pixels],
     kernel=(1 if image else 3, 3, 3),
+    remat="none" if size == "smoke" else "dots",
   )
   if model == "magvit":
     return dict(name="cnn3d", **net)
@@ -209,7 +210,8 @@ def perceptual(name: str) -> dict[str, Any]:
   """The `perceptual` group; its weights are the user's."""
   if name == "none":
     return dict(name=name)
-  return dict(name=name, weights="", fingerprint="", frames=1)
+  cfg = dict(name=name, weights="", fingerprint="", frames=1)
+  return {**cfg, "origin": "torchvision"} if name == "resnet50" else cfg
 
 
 def losses(model: str) -> tuple[dict[str, float], dict[str, Any]]:

@@ -106,3 +106,9 @@ def test_an_adaptive_norm_takes_scale_and_shift_from_the_codes_of_a_frame():
 def test_arguments_that_do_not_fit_are_refused(args, words):
   with pytest.raises(ValueError, match=words):
     causal3d.Backbone(18, **args)
+
+
+def test_a_later_chunk_that_breaks_the_stride_is_told_how_long_chunks_are():
+  module = causal3d.Backbone(**causal3d.TINY)
+  with pytest.raises(ValueError, match="3 frames do not go on .* have k . 2"):
+    module.encode_chunk((), jnp.zeros((1, 3, 4, 4, 3)))

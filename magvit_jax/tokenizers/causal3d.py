@@ -46,7 +46,7 @@ def check_kernel(kernel: Strides, strides: tuple[Strides, ...]) -> None:
 
 def stack(c: "Backbone", features: int, name: str, count: int) -> list[Layer]:
   """`count` blocks of one width."""
-  block = blocks.find(c.block)
+  block = blocks.remat(blocks.find(c.block), c.remat)
   conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel)
   return [
     block(features, c.norm, name=f"{name}_block{i}", **conv)
@@ -151,6 +151,8 @@ class Backbone(nn.Module):
     block: 'residual' (published) or 'mixer' (cheap); see nn/blocks.py.
     norm: 'frame_group' (published) or 'position' (the same in tiles).
     pad: what stands before the first frame, 'zero' or 'replicate'.
+    remat: what the backward pass keeps, 'none' (all), 'dots' or 'full'; see
+      nn/blocks.py.
     dtype: of the convolutions; the latents and the pixels are float32.
   """
 
@@ -168,6 +170,7 @@ class Backbone(nn.Module):
   block: str = "residual"
   norm: str = "frame_group"
   pad: str = "zero"
+  remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
   causal = True
@@ -179,6 +182,7 @@ class Backbone(nn.Module):
     registry.check_choice("up", self.up, UPS)
     check_kernel(self.kernel, self.strides)
     blocks.find(self.block)
+    registry.check_choice("causal3d: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))
@@ -225,7 +229,13 @@ class Backbone(nn.Module):
 
   def encode_chunk(self, carry: Carry, video: Array) -> tuple[Carry, Array]:
     """The next chunk: 1+k*st frames if carry is None (a start), else k*st."""
-    self.latent_shape(video.shape[1] + (carry is not None), *video.shape[2:4])
+    frames, st = video.shape[1], self.stride[0]
+    if carry is not None and frames % st:
+      raise ValueError(
+        f"causal3d: {frames} frames do not go on a clip at a temporal stride "
+        f"of {st}: chunks after the first have k * {st}"
+      )
+    self.latent_shape(frames + (carry is not None), *video.shape[2:4])
     latents, carry = self.encoder(video, carry)
     return carry, latents
 
