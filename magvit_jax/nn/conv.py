@@ -82,9 +82,6 @@ def conv3d(
   A kernel as large as its stride is a matrix product of patches, which every
   backend runs faster than a convolution. On CPU float32 frames of some size go
   through nn/conv_frames; bfloat16 would round its partial sums, and does not.
-  On TPU time is named as the last axis of space: the compiler cuts the last one
-  of a small batch into pieces that join the batch, and copies all frames for
-  that, unless it is short.
   """
   size = kernel.shape[:3]
   if size == tuple(strides):
@@ -94,7 +91,7 @@ def conv3d(
   if on_cpu and work >= WORTH:
     x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
     return conv_frames.convolve(x, kernel, strides, rows, columns)
-  order = (1, 2, 0) if jax.default_backend() == "tpu" else (0, 1, 2)
+  order = order_of_axes()
   sides = (frames, rows, columns)
   return lax.conv_general_dilated(
     x,
@@ -125,6 +122,16 @@ def depthwise3d(x: Array, plane: Array, line: Array) -> Array:
   )
   t = x.shape[1] - len(line) + 1
   return sum(y[:, i : i + t] * line[i] for i in range(len(line)))
+
+
+def order_of_axes() -> tuple[int, int, int]:
+  """In which order a convolution names time, height and width.
+
+  On TPU time is last: of a small batch the compiler cuts the last axis into
+  pieces that join the batch, and copies all frames for that, unless the axis
+  is shorter than 16. benchmarks/plan_tokenizer.py shows what that costs.
+  """
+  return (1, 2, 0) if jax.default_backend() == "tpu" else (0, 1, 2)
 
 
 class CausalConv(nn.Module):
