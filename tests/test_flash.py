@@ -63,10 +63,13 @@ def test_values_and_gradients_are_those_of_plain_attention(
     )
 
 
-def test_a_block_of_queries_divides_the_rows_and_keeps_its_area():
-  for rows in range(128, 4097, 128):
-    size = flash._rows_of_a_block(rows)
-    assert rows % size == 0 and size * rows <= flash.AREA
+def test_a_block_of_queries_keeps_its_area_and_pads_little():
+  for n in range(1, 4097):
+    rows, size = flash._round(n), flash._rows_of_a_block(n)
+    padded = -(-n // size) * size
+    assert size % flash.TILE == 0 and size * rows <= flash.AREA
+    assert n <= padded <= rows
+  assert flash._rows_of_a_block(1025) == 208  # 1,040 in all
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from magvit_jax.types import Array
 # What is held fits the 16 MiB that a kernel may take: logits of a block, and
 # numbers in all keys of the heads that share the lanes.
 AREA = 2**19
+TILE = 16  # rows of a register of bfloat16
 KEYS = 2**18
 
 
@@ -112,11 +113,10 @@ _attend.defvjp(_forward, _backward)
 def _layout(shape: tuple[int, ...], d: int) -> tuple[Any, ...]:
   """The grid, and what a program of it sees: a block of rows, or all."""
   b, n, width = shape
-  lanes, rows = max(LANES, d), _round(n)
-  size = _rows_of_a_block(rows)
+  lanes, size = max(LANES, d), _rows_of_a_block(n)
   block = pl.BlockSpec((1, size, lanes), lambda i, j, k: (i, k, j))
-  whole = pl.BlockSpec((1, rows, lanes), lambda i, j, k: (i, 0, j))
-  return (b, width // lanes, rows // size), block, whole
+  whole = pl.BlockSpec((1, _round(n), lanes), lambda i, j, k: (i, 0, j))
+  return (b, width // lanes, pl.cdiv(n, size)), block, whole
 
 
 def _shared(table: Array) -> pl.BlockSpec:
@@ -127,15 +127,16 @@ def _shared(table: Array) -> pl.BlockSpec:
 def _options(shape, products: int, interpret: bool) -> dict:
   """What both calls share; the blocks of a head run in order."""
   b, n, width = shape
-  rows = _round(n)
+  size, rows = _rows_of_a_block(n), _round(n)
+  area = b * pl.cdiv(n, size) * size * rows
   return dict(
     interpret=interpret,
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=("parallel", "parallel", "arbitrary")
     ),
     cost_estimate=pl.CostEstimate(
-      flops=2 * products * b * rows * rows * width,
-      transcendentals=b * rows * rows,
+      flops=2 * products * area * width,
+      transcendentals=area,
       bytes_accessed=4 * products * b * rows * width,
     ),
   )
@@ -245,7 +246,11 @@ def _round(n: int) -> int:
   return -(-n // LANES) * LANES
 
 
-def _rows_of_a_block(rows: int) -> int:
-  """The most that divide `rows` and keep a block of logits within AREA."""
-  sizes = range(LANES, rows + 1, LANES)
-  return max(s for s in sizes if rows % s == 0 and s * rows <= AREA)
+def _rows_of_a_block(n: int) -> int:
+  """Rows of a block of queries: whole tiles, with logits within AREA.
+
+  Of those that pad n queries least, the most.
+  """
+  rows = _round(n)
+  sizes = range(LANES // 2, min(rows, AREA // rows) + 1, TILE)
+  return min(sizes, key=lambda size: (pl.cdiv(n, size) * size, -size))

@@ -11,11 +11,14 @@ from magvit_jax.nn import kept
 from magvit_jax.types import Array, Key
 
 # What the backward pass keeps of a layer: all of it, what kept.keep was called
-# on (products with weights, what attention gives, the choices of dropout), or
-# the input only.
+# on (products with weights, what attention gives, the choices of dropout) and
+# sums, such as the norms' over channels, or the input only.
 REMAT = {
   "none": None,
-  "dots": jax.checkpoint_policies.save_only_these_names(kept.NAME),
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.save_only_these_names(kept.NAME),
+    lambda primitive, *_, **__: primitive.name == "reduce_sum",
+  ),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 
