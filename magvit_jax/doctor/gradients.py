@@ -34,7 +34,8 @@ def _scale(run: Run, side: str, norms: np.ndarray) -> list[Finding]:
   early, late = ends(norms)
   lr = run.get("stage.optim.lr", 1e-4)
   what = f"grad_norm_{side} went from {early:.3g} to {late:.3g}"
-  if late > GROWN * early:
+  # A fresh discriminator begins with next to no gradient.
+  if late > GROWN * max(early, float(np.median(norms))):
     cure = f"stage.optim.lr={lr / 3:.2g}"
     if not run.get("stage.optim.clip"):
       cure += f", stage.optim.clip={2 * early:.2g}"

@@ -87,7 +87,8 @@ def plot(
     axes = figure.subplots()
     axes.locator_params(nbins=6 if size == LARGE else 5)
     for k, curve in enumerate(curves):
-      _draw(axes, curve, COLOURS[k % len(COLOURS)])
+      again = curve.dashed or k >= len(COLOURS)  # the same colours, dashed
+      _draw(axes, curve._replace(dashed=again), COLOURS[k % len(COLOURS)])
     everything = np.concatenate([np.asarray(c.values, float) for c in curves])
     if everything.min() > 0 and everything.max() > 50 * everything.min():
       axes.set_yscale("log")
