@@ -1,6 +1,7 @@
 """Frames in pairs, and what the backward pass keeps, change no number."""
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -63,6 +64,16 @@ def test_a_norm_of_pairs_is_that_of_frames(x):
   chex.assert_trees_all_close(
     pairs.unfold(ClipGroupNorm(pairs=True).apply(weights, pairs.fold(x))),
     ClipGroupNorm().apply(weights, x),
+    atol=1e-5,
+  )
+
+
+def test_a_norm_is_that_of_linen():
+  x = jax.random.normal(jax.random.key(4), (1, 2, 3, 3, 64)) * 2.0 + 1.0
+  weights = params(ClipGroupNorm(), x)
+  chex.assert_trees_all_close(
+    ClipGroupNorm().apply(weights, x),
+    nn.GroupNorm(32, epsilon=1e-6).apply(weights, x),
     atol=1e-5,
   )
 

@@ -17,10 +17,14 @@ def _products(primitive, *_, **__) -> bool:
 
 
 # What the backward pass keeps of a block: all of it, the results of its
-# convolutions (norms and swish are made again from them), or its input only.
+# convolutions and the moments of its norms (norms and swish are made again from
+# them), or its input only.
 REMAT = {
   "none": None,
-  "dots": _products,
+  "dots": jax.checkpoint_policies.save_from_both_policies(
+    _products,
+    jax.checkpoint_policies.save_only_these_names(norms.MOMENTS),
+  ),
   "full": jax.checkpoint_policies.nothing_saveable,
 }
 

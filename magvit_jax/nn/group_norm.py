@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax.nn.norm import standardize_groups
+from magvit_jax.nn.norm import group_norm
 from magvit_jax.types import Array
 
 EPS = 1e-6
@@ -24,10 +24,8 @@ class ClipGroupNorm(nn.Module):
     c = x.shape[-1] // copies
     scale = self.param("scale", nn.initializers.ones, (c,))
     bias = self.param("bias", nn.initializers.zeros, (c,))
-    y = standardize_groups(x, (-4, -3, -2), copies=copies)
-    return (y * jnp.tile(scale, copies) + jnp.tile(bias, copies)).astype(
-      x.dtype
-    )
+    scale, bias = (jnp.tile(p, copies) for p in (scale, bias))
+    return group_norm(x, scale, bias, (-4, -3, -2), copies=copies)
 
 
 class AdaptiveNorm(nn.Module):
@@ -58,5 +56,4 @@ class AdaptiveNorm(nn.Module):
       jnp.repeat(s, self.frames, axis=1)[:, -x.shape[1] :, None, None]
       for s in (scale, shift)
     )
-    y = standardize_groups(x, (-3, -2))
-    return (y * (1.0 + scale) + shift).astype(x.dtype)
+    return group_norm(x, 1.0 + scale, shift, (-3, -2))

@@ -3,9 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from magvit_jax import registry
 from magvit_jax.types import Array
+
+MOMENTS = "moments"  # their name for jax.checkpoint: small, and dear to make
 
 
 class PositionNorm(nn.Module):
@@ -60,8 +63,9 @@ class FrameGroupNorm(nn.Module):
     c = x.shape[-1]
     scale = self.param("scale", nn.initializers.ones, (c,))
     bias = self.param("bias", nn.initializers.zeros, (c,))
-    y = standardize_groups(x, (-3, -2), self.groups, self.eps)
-    return (y * scale + bias).astype(x.dtype)
+    return group_norm(
+      x, scale, bias, (-3, -2), groups=self.groups, eps=self.eps
+    )
 
 
 def root_mean_square(x: Array, scale: Array, eps: float) -> Array:
@@ -77,22 +81,28 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> Array:
   return x * jax.lax.rsqrt(jnp.mean(x * x, axes, keepdims=True) + eps)
 
 
-def standardize_groups(
+def group_norm(
   x: Array,
+  scale: Array,
+  bias: Array,
   axes: tuple[int, ...],
+  *,
   groups: int = 32,
   eps: float = 1e-6,
   copies: int = 1,
 ) -> Array:
-  """x [b t h w c] with zero mean and unit variance in each group, float32.
+  """Group norm of x [b t h w c] by scale and bias [… c], of the dtype of x.
 
-  The groups are made from the moments of channels, [b 1 1 1 c] or so: on a TPU
-  channels lie along the lanes, and cutting the pixels themselves into groups
-  would move all of them. One pass over x gives both moments; they are taken
-  about the first pixel, as the square of a large mean would drown the variance.
+  Everything but one product and two sums a pixel happens to the moments of
+  channels, [b 1 1 1 c] or so: on a TPU channels lie along the lanes, and
+  cutting the pixels themselves into groups would move all of them. One pass
+  over x gives both moments; they are taken about the first pixel, as the square
+  of a large mean would drown the variance.
 
   Args:
     x: its channels are cut into groups, or one per channel if fewer.
+    scale: factor of what has zero mean and unit variance.
+    bias: added to that.
     axes: what a group spans besides its channels, such as (-3, -2) for height
       and width.
     groups: how many.
@@ -109,20 +119,22 @@ def standardize_groups(
       f"a group norm cannot divide {c} channels into {groups} groups; choose "
       "a width that is a multiple of it"
     )
-  x = x.astype(jnp.float32)
   origin = x
   for axis in axes:
     origin = jax.lax.slice_in_dim(origin, 0, 1, axis=axis)
-  origin = jax.lax.stop_gradient(origin)
-  near = x - origin
+  origin = jax.lax.stop_gradient(origin).astype(jnp.float32)
+  near = x.astype(jnp.float32) - origin
   mean = jnp.mean(near, axes, keepdims=True)
   square = jnp.mean(near * near, axes, keepdims=True)
-  variance = jnp.maximum(square - mean * mean, 0.0)
-  mean += origin
-  centre = _over_groups(mean, copies, groups)
-  variance += jnp.square(mean - centre)
-  variance = _over_groups(variance, copies, groups)
-  return (x - centre) * jax.lax.rsqrt(variance + eps)
+  mean, square = (checkpoint_name(m, MOMENTS) for m in (mean, square))
+  centre = _over_groups(mean + origin, copies, groups)
+  shift = mean + origin - centre
+  variance = jnp.maximum(square - mean * mean, 0.0) + shift * shift
+  factor = scale * jax.lax.rsqrt(_over_groups(variance, copies, groups) + eps)
+  offset = bias + (origin - centre) * factor
+  # Else XLA sums the pixels anew for the gradient of the bias.
+  factor, offset = jax.lax.optimization_barrier((factor, offset))
+  return (near * factor + offset).astype(x.dtype)
 
 
 def _over_groups(x: Array, copies: int, groups: int) -> Array:
