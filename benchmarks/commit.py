@@ -23,12 +23,12 @@ from magvit_jax import loop
 from magvit_jax.configs.generator import moving_digits
 
 VARIANTS = {
-  "hard, mask": dict(condition="hard", loss="mask"),
-  "prefix, all": dict(condition="prefix", loss="all"),
   "commit, mask": dict(condition="commit", loss="mask"),
+  "commit, all": dict(condition="commit", loss="all"),
   "commit, mask+recons": dict(condition="commit", loss="mask+recons"),
   "commit, mask+refine": dict(condition="commit", loss="mask+refine"),
-  "commit, all": dict(condition="commit", loss="all"),
+  "hard, mask": dict(condition="hard", loss="mask"),
+  "prefix, all": dict(condition="prefix", loss="all"),
 }
 FIGURES = ("psnr_predicted", "psnr_still", "token_accuracy", "cross_entropy")
 

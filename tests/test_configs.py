@@ -54,6 +54,14 @@ TRACED = [
   for spec in SPECS
   if "perceptual=" not in spec or spec.startswith("tokenizer/ucf101")
 ]
+# So are their steps: a trace of R1 is long, and every rung is one of UCF-101.
+FAMILY = ("bair", "imagenet", "k600", "ssv2")
+NO_STEP = [
+  spec
+  for spec in TRACED
+  if spec.startswith(tuple(f"tokenizer/{name}:" for name in FAMILY))
+  and spec.endswith(("size=L", "model=magvit", "model=magvit2"))
+]
 
 
 def test_there_are_configs_and_they_say_how_to_run_them():
@@ -170,6 +178,18 @@ def stage_of(spec, cfg, batch):
   return stage, {"tokenizer": frozen.abstract(module)}
 
 
+def check_step(stage, state, batch, key):
+  """A step gives a state like the one it took, and scalars."""
+  after, metrics = jax.eval_shape(stage.step, state, batch, key)
+  kinds = [
+    jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)
+  ]
+  assert kinds[0] == kinds[1]
+  assert {(m.shape, m.dtype) for m in metrics.values()} == {
+    ((), np.dtype("float32"))
+  }
+
+
 @pytest.mark.parametrize("spec", TRACED)
 def test_init_step_and_predict_trace_at_full_size(spec):
   cfg = train.load_config(spec)
@@ -186,14 +206,8 @@ def test_init_step_and_predict_trace_at_full_size(spec):
       batch[tables.ids_key(name)] = batch["ids"]
   key = jax.random.key(0)
   state = jax.eval_shape(stage.init, key, batch, arrays)
-  after, metrics = jax.eval_shape(stage.step, state, batch, key)
-  kinds = [
-    jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)
-  ]
-  assert kinds[0] == kinds[1]
-  assert {(m.shape, m.dtype) for m in metrics.values()} == {
-    ((), np.dtype("float32"))
-  }
+  if spec not in NO_STEP:
+    check_step(stage, state, batch, key)
   out = jax.eval_shape(stage.programs["predict"], state, batch)
   for name in cfg.eval.metrics:
     update = inspect.signature(registry.load("metrics", name).update)
