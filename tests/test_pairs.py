@@ -10,7 +10,7 @@ from magvit_jax.nn import blocks, pairs
 from magvit_jax.nn.conv import Conv
 from magvit_jax.nn.group_norm import ClipGroupNorm
 from magvit_jax.planner import programs
-from magvit_jax.tokenizers import cnn3d
+from magvit_jax.tokenizers import causal3d, cnn3d
 
 
 @pytest.fixture(name="x", scope="module")
@@ -116,7 +116,7 @@ def test_a_net_with_pairs_is_the_same_net(monkeypatch):
 def test_remat_changes_no_gradient(x, policy):
   def gradient(policy):
     block = blocks.remat(cnn3d.Residual, policy)
-    net = block(8, (3, 3, 3), jnp.float32, pairs=False)
+    net = block(8, (3, 3, 3), jnp.float32, pairs=False, remat=policy)
     weights = random(jax.eval_shape(net.init, jax.random.key(1), x))
     loss = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, x)))))
     return loss(weights)
@@ -124,6 +124,29 @@ def test_remat_changes_no_gradient(x, policy):
   chex.assert_trees_all_close(
     gradient("none"), gradient(policy), rtol=1e-3, atol=1e-3
   )
+
+
+@pytest.mark.parametrize("block", ["residual", "mixer"])
+def test_a_causal_net_takes_remat_and_keeps_its_parameters(block):
+  video = jnp.zeros((1, 3, 8, 8, 3))
+
+  def shapes(policy):
+    net = causal3d.Backbone(**causal3d.TINY, block=block, remat=policy)
+    weights = jax.eval_shape(
+      lambda: net.init(
+        jax.random.key(0), video, method=lambda n, v: n.decode(n.encode(v))
+      )
+    )
+    loss = lambda p: net.apply(p, video, method=net.encode).sum()  # noqa: E731
+    text = str(jax.make_jaxpr(jax.grad(loss))(weights))
+    return weights, text.count("remat")
+
+  plain, none = shapes("none")
+  kept, full = shapes("full")
+  again, dots = shapes("dots")
+  chex.assert_trees_all_equal_shapes(plain, kept, again)
+  assert not none and full
+  assert dots  # the norm before the head, at least
 
 
 def test_remat_names_a_policy():

@@ -10,36 +10,33 @@ from magvit_jax.nn.conv import CausalConv, CausalDepthwise
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
 
-
-def _products(primitive, *_, **__) -> bool:
-  """Whether to keep what an operation gives: a convolution or a product."""
-  return primitive.name in ("conv_general_dilated", "dot_general")
-
-
-# What the backward pass keeps of a block: all of it, the results of its
-# convolutions and the moments of its norms (norms and swish are made again from
-# them), or its input only.
-REMAT = {
-  "none": None,
-  "dots": jax.checkpoint_policies.save_from_both_policies(
-    _products,
-    jax.checkpoint_policies.save_only_these_names(norms.MOMENTS),
-  ),
-  "full": jax.checkpoint_policies.nothing_saveable,
-}
+# What the backward pass keeps of the blocks: all of it, the results of the
+# convolutions and the moments of the norms (norms and swish are made again from
+# them), or the input of each block only.
+REMAT = ("none", "dots", "full")
 
 
-def remat(target, policy: str, static: tuple[int, ...] = ()):
-  """A module, or a function of one, under a policy of REMAT.
+def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
+  """The block under a policy of REMAT; `swish` sees to 'dots'."""
+  if policy != "full":
+    return block
+  return nn.remat(block, policy=jax.checkpoint_policies.nothing_saveable)
 
-  Args:
-    target: a module class, or a function of a module and arrays.
-    policy: a name in REMAT.
-    static: which arguments of a function are no arrays.
+
+def swish(norm: nn.Module, x: Array, policy: str) -> Array:
+  """Swish of a norm of x, made again for the gradient if the policy is 'dots'.
+
+  A convolution inside of jax.checkpoint would be kept through an operation that
+  XLA does not fuse with it; here its result is the input.
   """
-  if policy == "none":
-    return target
-  return nn.remat(target, policy=REMAT[policy], static_argnums=static)
+
+  def target(norm, x):
+    return jax.nn.silu(norm(x))
+
+  if policy == "dots":
+    names = jax.checkpoint_policies.save_only_these_names(norms.MOMENTS)
+    target = nn.remat(target, policy=names)
+  return target(norm, x)
 
 
 class Residual(nn.Module):
@@ -53,14 +50,15 @@ class Residual(nn.Module):
   pad: str = "zero"
   dtype: jnp.dtype = jnp.float32
   kernel: tuple[int, int, int] = (3, 3, 3)
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
     first, second = (None, None) if carry is None else carry
     conv = dict(pad=self.pad, dtype=self.dtype, kernel=self.kernel)
-    h = jax.nn.silu(norms.make(self.norm)(x))
+    h = swish(norms.make(self.norm), x, self.remat)
     h, first = CausalConv(self.features, **conv)(h, first)
-    h = jax.nn.silu(norms.make(self.norm)(h))
+    h = swish(norms.make(self.norm), h, self.remat)
     h, second = CausalConv(self.features, **conv)(h, second)
     if x.shape[-1] != self.features:
       x, _ = CausalConv(self.features, kernel=(1, 1, 1), dtype=self.dtype)(x)
@@ -81,6 +79,7 @@ class Mixer(nn.Module):
   pad: str = "zero"
   dtype: jnp.dtype = jnp.float32
   kernel: tuple[int, int, int] = (3, 3, 3)
+  remat: str = "none"  # there is no swish: 'dots' keeps all
 
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:

@@ -70,10 +70,13 @@ POOLS = {"average": average_pool, "blur": blur_pool}
 
 
 def nearest(x: Array, size: tuple[int, int, int]) -> Array:
-  """Repeats every sample of [b t h w c]."""
-  for axis, s in enumerate(size, start=1):
-    x = jnp.repeat(x, s, axis=axis)
-  return x
+  """Repeats every sample of [b t h w c], along all axes at once."""
+  b, t, h, w, c = x.shape
+  pt, ph, pw = size
+  x = jnp.broadcast_to(
+    x[:, :, None, :, None, :, None], (b, t, pt, h, ph, w, pw, c)
+  )
+  return x.reshape(b, t * pt, h * ph, w * pw, c)
 
 
 class CausalAverage(nn.Module):

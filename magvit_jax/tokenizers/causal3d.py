@@ -12,7 +12,6 @@ into channels first, which makes a net cheap enough for two CPU cores.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
@@ -47,7 +46,7 @@ def check_kernel(kernel: Strides, strides: tuple[Strides, ...]) -> None:
 def stack(c: "Backbone", features: int, name: str, count: int) -> list[Layer]:
   """`count` blocks of one width."""
   block = blocks.remat(blocks.find(c.block), c.remat)
-  conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel)
+  conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel, remat=c.remat)
   return [
     block(features, c.norm, name=f"{name}_block{i}", **conv)
     for i in range(count)
@@ -93,7 +92,7 @@ class Encoder(nn.Module):
         layers.append(down(c, features, level))
     layers += stack(c, features, "middle", c.middle)
     x, carry = chain(layers, video, carry)
-    x = jax.nn.silu(norms.make(c.norm)(x))
+    x = blocks.swish(norms.make(c.norm), x, c.remat)
     return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x), carry
 
 
@@ -122,7 +121,7 @@ class Decoder(nn.Module):
         frames *= c.strides[level - 1][0]
     carry, last = (None, None) if carry is None else carry
     x, carry = chain(layers, codes, carry)
-    x = jax.nn.silu(norms.make(c.norm)(x))
+    x = blocks.swish(norms.make(c.norm), x, c.remat)
     head = CausalUpsample(3, c.patch, kernel, name="head", **conv)
     x, last = head(x, last)
     return x.astype(jnp.float32), (carry, last)

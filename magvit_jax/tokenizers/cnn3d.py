@@ -12,7 +12,6 @@ frame, so a clip has to be coded at once. With `kernel=(1, 3, 3)` and strides of
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
@@ -42,14 +41,15 @@ class Residual(nn.Module):
   kernel: Strides
   dtype: jnp.dtype
   pairs: bool
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     copies = 2 if self.pairs else 1
     conv = dict(use_bias=False, dtype=self.dtype, pairs=both(self.pairs))
-    h = swish_norm(self, x, self.pairs)
+    h = blocks.swish(ClipGroupNorm(self.pairs), x, self.remat)
     h = Conv(self.features, self.kernel, **conv)(h)
-    h = swish_norm(self, h, self.pairs)
+    h = blocks.swish(ClipGroupNorm(self.pairs), h, self.remat)
     h = Conv(self.features, self.kernel, **conv)(h)
     if x.shape[-1] != copies * self.features:
       x = Conv(self.features, POINT, name="shortcut", **conv)(x)
@@ -61,11 +61,6 @@ def both(paired: bool) -> str:
   return "both" if paired else "none"
 
 
-def swish_norm(_: nn.Module, x: Array, paired: bool) -> Array:
-  """Norm and swish of a module."""
-  return jax.nn.silu(ClipGroupNorm(paired)(x))
-
-
 def stack(
   c: "Backbone", features: int, name: str, paired: bool = False
 ) -> nn.Sequential:
@@ -73,7 +68,9 @@ def stack(
   block = blocks.remat(Residual, c.remat)
   return nn.Sequential(
     [
-      block(features, c.kernel, c.dtype, paired, name=f"{name}_block{i}")
+      block(
+        features, c.kernel, c.dtype, paired, c.remat, name=f"{name}_block{i}"
+      )
       for i in range(c.blocks)
     ]
   )
@@ -99,7 +96,7 @@ class Encoder(nn.Module):
         x = average_pool(x, size)
         x = pairs.merge(x) if paired else x
     x = stack(c, x.shape[-1], "middle")(x)
-    x = blocks.remat(swish_norm, c.remat, static=(2,))(self, x, False)
+    x = blocks.swish(ClipGroupNorm(), x, c.remat)
     return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x)
 
 
@@ -125,7 +122,7 @@ class Decoder(nn.Module):
         x = nearest(x, (1, *space) if pairing else c.strides[level - 1])
         out = "out" if pairing else "none"
         x = Conv(features, name=f"level{level}_up", pairs=out, **conv)(x)
-    x = blocks.remat(swish_norm, c.remat, static=(2,))(self, x, c.paired)
+    x = blocks.swish(ClipGroupNorm(c.paired), x, c.remat)
     x = Conv(3, name="head", pairs=both(c.paired), **conv)(x)
     x = pairs.unfold(x) if c.paired else x
     return x.astype(jnp.float32)
