@@ -112,7 +112,7 @@ def lowering(plain: bool):
     return
   with (
     mock.patch.object(pairs, "pay", lambda *_, **__: False),
-    mock.patch.object(conv, "order_of_axes", lambda: (0, 1, 2)),
+    mock.patch.object(conv, "order_of_axes", lambda frames: (0, 1, 2)),
   ):
     yield
 

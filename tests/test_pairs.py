@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from magvit_jax.nn import blocks, pairs
-from magvit_jax.nn.conv import Conv
+from magvit_jax.nn.conv import Conv, conv3d, order_of_axes
 from magvit_jax.nn.group_norm import ClipGroupNorm
 from magvit_jax.planner import programs
 from magvit_jax.tokenizers import causal3d, cnn3d
@@ -57,6 +57,18 @@ def test_a_convolution_of_pairs_is_that_of_frames(x, kernel):
     Conv(6, kernel).apply(weights, jnp.repeat(x, 2, axis=1)),
     atol=1e-5,
   )
+
+
+def test_the_order_of_axes_on_tpu_changes_no_number(x):
+  kernel = jax.random.normal(jax.random.key(5), (3, 2, 1, 8, 6))
+  sides = ((0, 1), (1, 0), (2, 1))
+  here = conv3d(x, kernel, (1, 2, 1), *sides)
+  with programs.on_tpu():
+    assert order_of_axes(4) == (1, 2, 0)
+    assert order_of_axes(17) == (0, 1, 2)
+    there = conv3d(x, kernel, (1, 2, 1), *sides)
+  assert here.shape == (2, 5, 3, 6, 6)
+  chex.assert_trees_all_close(here, there, atol=1e-5)
 
 
 def test_a_norm_of_pairs_is_that_of_frames(x):

@@ -24,6 +24,8 @@ from magvit_jax.types import Array
 PADS = ("zero", "replicate")
 WORTH = 10**7  # products per frame and tap, below which compiling costs more
 
+SHORT = 16  # frames, from which on a TPU's compiler would cut time as well
+
 Around = tuple[int, int]  # zeros before and after an axis
 
 
@@ -91,7 +93,7 @@ def conv3d(
   if on_cpu and work >= WORTH:
     x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
     return conv_frames.convolve(x, kernel, strides, rows, columns)
-  order = order_of_axes()
+  order = order_of_axes(x.shape[1] + sum(frames))
   sides = (frames, rows, columns)
   return lax.conv_general_dilated(
     x,
@@ -124,14 +126,15 @@ def depthwise3d(x: Array, plane: Array, line: Array) -> Array:
   return sum(y[:, i : i + t] * line[i] for i in range(len(line)))
 
 
-def order_of_axes() -> tuple[int, int, int]:
-  """In which order a convolution names time, height and width.
+def order_of_axes(frames: int) -> tuple[int, int, int]:
+  """In which order a convolution of so many frames names its axes.
 
-  On TPU time is last: of a small batch the compiler cuts the last axis into
-  pieces that join the batch, and copies all frames for that, unless the axis
-  is shorter than 16. benchmarks/plan_tokenizer.py shows what that costs.
+  On TPU a short time is last: of a small batch the compiler cuts the last axis
+  into pieces that join the batch, and copies all frames for that, unless the
+  axis is shorter than 16. benchmarks/plan_tokenizer.py shows what that costs.
   """
-  return (1, 2, 0) if jax.default_backend() == "tpu" else (0, 1, 2)
+  short = jax.default_backend() == "tpu" and frames < SHORT
+  return (1, 2, 0) if short else (0, 1, 2)
 
 
 class CausalConv(nn.Module):
