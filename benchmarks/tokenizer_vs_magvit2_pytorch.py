@@ -9,11 +9,10 @@ are judged on the same held-out clips by our PSNR. Decoding the files is not on
 the clock; building, compiling (no cache) and drawing batches is. For both the
 loss is reconstruction and what the quantizer adds: no perceptual loss and no
 GAN, because PSNR is what is compared. Of the peer the best of three widths and
-two learning rates counts, at the layers of its README, with FSQ (its LFQ of 18
-bits takes seconds a latent frame), its trainer's AdamW and batch 4, a warm-up
-of 20 steps in place of 1,000, gradients clipped at norm 1, and a cosine over
-the clock; of its weights and their average the better counts. Ours is the
-config as it stands, with as many steps as fit.
+two learning rates counts, at the layers of its README, with FSQ, its trainer's
+AdamW and batch 4, a warm-up of 20 steps in place of 1,000, gradients clipped at
+norm 1, and a cosine over the clock; of its weights and their average the better
+counts. Ours is the config as it stands, with as many steps as fit.
 
 What is done is kept in --out: the same command goes on where it was cut. With
 --search_minutes below --minutes the peer's candidates are compared after that

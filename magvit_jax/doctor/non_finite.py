@@ -14,7 +14,6 @@ from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.losses import reconstruction
 
-STOPPED = 3  # in a row, which end a run: incidents.MAX_BAD
 # The norm before it, against the median: above, the weights ran away.
 GROWN = 10.0
 

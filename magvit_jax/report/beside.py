@@ -1,12 +1,11 @@
 """A section that shows another tokenizer's run beside the report's own."""
 
-from magvit_jax.report import measures, pictures
+from magvit_jax.report import looks, measures
 from magvit_jax.report.gather import Clip, Workdir, last
 from magvit_jax.report.page import (
   Raw,
   Section,
   escape,
-  image,
   number,
   paragraph,
   table,
@@ -61,19 +60,11 @@ def _figures(runs: dict[str, Workdir]) -> str:
 def _strip(titles: list[str], clips: tuple[Clip, Clip]) -> str:
   rows = [("original", clips[0].video)]
   rows += [(t, clip.recon) for t, clip in zip(titles, clips, strict=True)]
-  cells = "".join(
-    f"<span>{escape(label)}</span>"
-    + image(pictures.row(frames), "image/png", f"{clips[0].name}: {label}")
-    for label, frames in rows
-  )
   quality = ", ".join(
     f"{title} {clip.psnr:.2f} dB"
     for title, clip in zip(titles, clips, strict=True)
   )
-  return (
-    f'<h3>{escape(clips[0].name)} <span class="soft">{escape(quality)}</span>'
-    f'</h3><div class="wide"><div class="strip">{cells}</div></div>'
-  )
+  return looks.strip(clips[0].name, quality, rows)
 
 
 def _title(run: Workdir) -> str:

@@ -1,5 +1,7 @@
 """Sections of pictures: strips, animations, the histogram of tokens."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from magvit_jax.metrics import histograms
@@ -42,13 +44,20 @@ def _strip(clip: Clip) -> str:
       pictures.error_map(clip.video, clip.recon),
     ),
   )
+  return strip(clip.name, _quality(clip), rows)
+
+
+def strip(
+  name: str, quality: str, rows: Iterable[tuple[str, np.ndarray]]
+) -> str:
+  """Rows of frames of one clip, each with its label, under its name."""
   cells = "".join(
-    f"<span>{label}</span>"
-    + image(pictures.row(frames), "image/png", f"{clip.name}: {label}")
+    f"<span>{escape(label)}</span>"
+    + image(pictures.row(frames), "image/png", f"{name}: {label}")
     for label, frames in rows
   )
   return (
-    f'<h3>{escape(clip.name)} <span class="soft">{_quality(clip)}</span></h3>'
+    f'<h3>{escape(name)} <span class="soft">{escape(quality)}</span></h3>'
     f'<div class="wide"><div class="strip">{cells}</div></div>'
   )
 
