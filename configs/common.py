@@ -1,5 +1,6 @@
 """What configs share: the argument after the colon, and the usual defaults."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -48,7 +49,28 @@ def base() -> ConfigDict:
   cfg.init_from = ""
   cfg.inflate = "none"
   cfg.log = dict(every=20)
+  cfg.watch = dict(
+    stall_seconds=300.0,  # without progress, before it is told; 0 for never
+    compile_seconds=1800.0,  # in place of that, while programs are compiled
+    spike=6.0,  # robust deviations that make a loss a spike; 0 for never
+  )
   return cfg
+
+
+def complete(cfg: Any) -> ConfigDict:
+  """A config with the keys of `base` that it lacks, at their defaults.
+
+  Configs from before a key was added mean the same as with its default.
+  """
+  return ConfigDict(_filled(ConfigDict(cfg).to_dict(), base().to_dict()))
+
+
+def _filled(cfg: Any, defaults: Any) -> Any:
+  """`cfg` over `defaults`, in the order of `cfg`."""
+  if not (isinstance(cfg, Mapping) and isinstance(defaults, Mapping)):
+    return cfg
+  own = {k: _filled(v, defaults.get(k)) for k, v in cfg.items()}
+  return own | {k: v for k, v in defaults.items() if k not in cfg}
 
 
 def tokenizer_eval(**overrides: Any) -> dict[str, Any]:

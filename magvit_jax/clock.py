@@ -8,6 +8,18 @@ from typing import NamedTuple
 PARTS = ("compile", "data", "step", "eval", "checkpoint")
 
 
+class Now(NamedTuple):
+  """What a run is at. A new object is a sign of progress.
+
+  Attributes:
+    part: one of `PARTS`, or 'other' between them.
+    first: whether the part is entered for the first time.
+  """
+
+  part: str
+  first: bool
+
+
 class _Mark(NamedTuple):
   step: int
   wall: float
@@ -19,6 +31,7 @@ class Clock:
 
   Attributes:
     seconds: total of this session by part; those of `PARTS`.
+    now: what the run is at; another thread may read it.
   """
 
   def __init__(self):
@@ -27,19 +40,26 @@ class Clock:
     self.written = dict.fromkeys((*PARTS, "other"), 0.0)
     self.earlier = (0.0, 0.0)
     self.mark = _Mark(0, self.begun, 0.0)
+    self.now = Now("other", False)
 
   @contextlib.contextmanager
   def __call__(self, part: str) -> Iterator[None]:
     """Adds what the body takes to a part."""
     begin = time.perf_counter()
+    self.now = Now(part, not self.seconds[part])
     try:
       yield
     finally:
+      self.now = Now("other", False)
       spent = time.perf_counter() - begin
       self.seconds[part] += spent
       if part not in ("data", "step"):
         # Evaluating and saving are not part of the speed of training.
         self.mark = self.mark._replace(wall=self.mark.wall + spent)
+
+  def beat(self) -> None:
+    """Says that a long part goes on."""
+    self.now = Now(*self.now)
 
   def restart(self, step: int) -> None:
     """Measures the speed from here on."""
