@@ -1,56 +1,140 @@
-"""Turns public weights into a file that this program reads.
+"""Turns public weights into ours, and tokenizers of ours into public layouts.
 
   python -m magvit_jax convert --from=vgg16_lpips --input=vgg16-397923af.pth \\
     --input=vgg.pth --out=vgg16_lpips.safetensors
+  python -m magvit_jax convert --from=magvit --model=ucf101_B \\
+    --input=checkpoint_37000 --out=tokenizers/ucf101_B
+  python -m magvit_jax convert --from=ours --to=magvit --input=runs/mine \\
+    --out=mine.safetensors
 
-Download the public files first; --from alone says which and where. Reading a
-.pth needs torch (pip install 'magvit_jax[convert]'); one that holds more than
-tensors is refused.
+The weights of a net become one file; a tokenizer becomes a folder that
+load_tokenizer and the other verbs open as they open a workdir. Download the
+public files first; --from alone says which and where. Reading a .pth needs
+torch (pip install 'magvit_jax[convert]'); one that holds more than tensors is
+refused.
 """
 
 import argparse
 import importlib
-from typing import Any
+import pathlib
+import types
 
 from magvit_jax import convert as converting
 from magvit_jax import pretrained, registry, token_file
 from magvit_jax import tree as trees
-from magvit_jax.convert import reading
+from magvit_jax.convert import folder, reading
+
+OURS = "ours"
 
 
 def main(argv: list[str]) -> int:
   """Runs the verb with its arguments; returns the exit code."""
   args = _parser().parse_args(argv)
-  registry.load("convert", args.source)
-  source = importlib.import_module(f"magvit_jax.convert.{args.source}")
+  if args.source == OURS:
+    return _to_public(args)
+  if args.to != OURS:
+    raise ValueError(
+      f"--from={args.source} --to={args.to}: one of the two must be {OURS!r}; "
+      "go through a folder of ours"
+    )
+  source = _source(args.source)
+  models = getattr(source, "MODELS", {})
   if not args.input:
-    print(_about(args.source, source))
+    print(_about(args.source, source, models))
     return 0
-  if not args.out.endswith(".safetensors"):
-    raise ValueError(f"--out={args.out!r} must end in .safetensors")
-  token_file.check_target(args.out, args.overwrite)
   for path in args.input:
     # A file that is not there is said so before any is hashed.
     pretrained.check_there(path, "--input")
-  for path in args.input:
-    print(converting.checksum_text(path, source.FILES))
-  arrays = source.convert(reading.read_all(args.input))
-  what = f"the arrays of {', '.join(args.input)}"
-  tree = pretrained.fit(arrays, source.shapes(), what)
+  if args.model and not models:
+    raise ValueError(
+      f"--model={args.model}: {args.source} has no tokenizers to choose from; "
+      "leave it out"
+    )
+  if models:
+    registry.check_choice("--model", args.model, models)
+    _to_tokenizer(args, source)
+  else:
+    _to_net(args, source)
+  return 0
+
+
+def _to_net(args: argparse.Namespace, source: types.ModuleType) -> None:
+  """Writes the weights of a net that a loss reads."""
+  _check_file(args)
+  arrays = source.convert(_read(args, source))
+  tree = pretrained.fit(arrays, source.shapes(), _what(args))
   pretrained.write(args.out, trees.named(tree), source.NOTES)
   print(
     f"{args.out}: {trees.count(tree):,} numbers in {len(arrays)} arrays\n"
     f"train with {source.USE.format(out=args.out)}"
   )
+
+
+def _to_tokenizer(args: argparse.Namespace, source: types.ModuleType) -> None:
+  """Writes the folder of a tokenizer."""
+  token_file.check_target(args.out, overwrite=False)
+  model = source.MODELS[args.model]
+  tree = folder.to_ours(source, _read(args, source), model, _what(args))
+  folder.write(args.out, model, tree)
+  print(
+    f"{args.out}: {trees.count(tree):,} numbers; open it with "
+    f"magvit_jax.load_tokenizer({args.out!r})"
+  )
+
+
+def _to_public(args: argparse.Namespace) -> int:
+  """Writes a tokenizer of ours in a public layout."""
+  source = _source(args.to)
+  if not hasattr(source, "public"):
+    raise ValueError(
+      f"--to={args.to}: it is no layout of a tokenizer, and weights are only "
+      "read from it"
+    )
+  if len(args.input or ()) != 1:
+    raise ValueError(
+      f"--from={OURS} reads one folder, and there are {len(args.input or ())}; "
+      "give --input=DIR once"
+    )
+  _check_file(args)
+  stage, arrays = folder.read(args.input[0])
+  public = source.public(arrays, stage)
+  pretrained.write(args.out, public, {"layout": args.to})
+  print(f"{args.out}: {len(public)} arrays in the layout of {args.to}")
   return 0
 
 
-def _about(name: str, source: Any) -> str:
-  """What the source is and its public files."""
+def _source(name: str) -> types.ModuleType:
+  registry.load("convert", name)
+  return importlib.import_module(f"magvit_jax.convert.{name}")
+
+
+def _check_file(args: argparse.Namespace) -> None:
+  if pathlib.Path(args.out).suffix != ".safetensors":
+    raise ValueError(f"--out={args.out!r} must end in .safetensors")
+  token_file.check_target(args.out, args.overwrite)
+
+
+def _read(args: argparse.Namespace, source: types.ModuleType) -> folder.Arrays:
+  for path in args.input:
+    print(converting.checksum_text(path, source.FILES))
+  return reading.read_all(args.input)
+
+
+def _what(args: argparse.Namespace) -> str:
+  return f"the arrays of {', '.join(args.input)}"
+
+
+def _about(
+  name: str, source: types.ModuleType, models: dict[str, converting.Model]
+) -> str:
+  """What the source is, its tokenizers and its public files."""
   lines = [f"{name}: {source.__doc__.strip()}", ""]
+  if models:
+    lines += [f"--model is one of {', '.join(models)}", ""]
   for file, public in source.FILES.items():
+    known = public.sha256 == converting.UNKNOWN or len(public.sha256) == 64
     lines += [f"{file}: {public.holds}", f"  {public.url}"]
-    lines += [f"  sha256 {public.sha256}{'…' * (len(public.sha256) < 64)}"]
+    lines += [f"  sha256 {public.sha256}{'' if known else '…'}"]
   return "\n".join(lines).rstrip()
 
 
@@ -63,13 +147,23 @@ def _parser() -> argparse.ArgumentParser:
   )
   known = ", ".join(registry.names("convert"))
   parser.add_argument(
-    "--from", required=True, dest="source", help=f"one of {known}"
+    "--from", required=True, dest="source", help=f"{OURS}, or one of {known}"
   )
   parser.add_argument(
-    "--input", action="append", help="public file; give it once for each"
+    "--to", default=OURS, help=f"{OURS}, or with --from={OURS} a layout"
   )
-  parser.add_argument("--out", default="", help="file to write, *.safetensors")
   parser.add_argument(
-    "--overwrite", action="store_true", help="replace an existing output"
+    "--model", default="", help="which published tokenizer the files hold"
+  )
+  parser.add_argument(
+    "--input",
+    action="append",
+    help=f"public file, once for each; a folder with --from={OURS}",
+  )
+  parser.add_argument(
+    "--out", default="", help="*.safetensors, or the folder of a tokenizer"
+  )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace an existing file"
   )
   return parser

@@ -1,16 +1,25 @@
-"""Arrays of public files: .pth of torch, safetensors, npz."""
+"""Arrays of public files: of torch, of Flax, safetensors, npz.
+
+None of them is run: pickles are read as tensors alone (weights_only), and the
+msgpack of Flax has no code to begin with.
+"""
 
 import os
 import pathlib
 import pickle
+import re
 from collections.abc import Mapping
 from typing import Any
 
+import flax.serialization
 import numpy as np
 
 from magvit_jax import pretrained
+from magvit_jax import tree as trees
 
-TORCH = (".pth", ".pt")
+TORCH = (".pth", ".pt", ".ckpt", ".bin")
+FLAX = ".msgpack"
+FLAX_NAME = re.compile(r"checkpoint_\d+")  # what flax.training writes
 
 
 def read_all(paths: list[str]) -> dict[str, np.ndarray]:
@@ -41,8 +50,27 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       as loading it would run whatever code it names.
   """
   path = pathlib.Path(path)
-  if path.suffix not in TORCH:
-    return pretrained.read(path)[0]
+  if path.suffix in TORCH:
+    return _read_torch(path)
+  if path.suffix == FLAX or FLAX_NAME.fullmatch(path.name):
+    return _read_flax(path)
+  return pretrained.read(path)[0]
+
+
+def _read_flax(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Arrays by the names of their dicts, joined by '/'; others are left out."""
+  pretrained.check_there(path, "--input")
+  try:
+    tree = flax.serialization.msgpack_restore(path.read_bytes())
+  except (ValueError, TypeError) as error:
+    raise ValueError(
+      f"{path} is damaged or no checkpoint of Flax ({error}); copy it again"
+    ) from error
+  leaves = trees.named(tree).items()
+  return {name: x for name, x in leaves if isinstance(x, np.ndarray)}
+
+
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   pretrained.check_there(path, "--input")
   torch = _torch(path)
   try:
@@ -66,12 +94,20 @@ def _arrays(path: pathlib.Path, state: Any) -> dict[str, np.ndarray]:
       f"{path} holds a {type(state).__name__}; it must be a state_dict, "
       "tensors by name"
     )
+  # Lightning keeps it beside its counters.
+  state = state.get("state_dict", state)
   wrong = [name for name, x in state.items() if not hasattr(x, "numpy")]
   if wrong:
     raise ValueError(
       f"{path}: {wrong[0]!r} is no tensor; save the state_dict alone"
     )
-  return {name: x.detach().numpy() for name, x in state.items()}
+  return {name: _numpy(x.detach()) for name, x in state.items()}
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+  """numpy has no bfloat16 of its own."""
+  half = str(tensor.dtype) == "torch.bfloat16"
+  return (tensor.float() if half else tensor).numpy()
 
 
 def _torch(path: pathlib.Path) -> Any:

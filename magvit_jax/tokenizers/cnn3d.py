@@ -28,6 +28,7 @@ from magvit_jax.tokenizers.levels import (
 from magvit_jax.types import Array
 
 POINT = (1, 1, 1)
+PIXELS = ("signed", "unit")
 
 
 class Residual(nn.Module):
@@ -140,6 +141,9 @@ class Backbone(nn.Module):
     strides: (time, height, width) of each of the len(multipliers) - 1 steps
       between levels.
     kernel: (time, height, width) of the convolutions.
+    pixels: range inside the net, 'signed' in [-1,1] or 'unit' in [0,1], which
+      the official code has; the zeros around frames are grey or black. Videos
+      are in [-1,1] outside either way.
     remat: what the backward pass keeps, 'none' (all), 'dots' or 'full'; see
       nn/blocks.py.
     dtype: of the convolutions; the latents and the pixels are float32.
@@ -151,6 +155,7 @@ class Backbone(nn.Module):
   blocks: int = 2
   strides: tuple[Strides, ...] = ((2, 2, 2), (2, 2, 2), (1, 2, 2))
   kernel: Strides = (3, 3, 3)
+  pixels: str = "signed"
   remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
@@ -159,6 +164,7 @@ class Backbone(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_levels("cnn3d", self.multipliers, self.strides)
+    registry.check_choice("cnn3d: pixels", self.pixels, PIXELS)
     registry.check_choice("cnn3d: remat", self.remat, blocks.REMAT)
 
   def setup(self):
@@ -172,6 +178,11 @@ class Backbone(nn.Module):
       return False
     width = self.width * self.multipliers[0]
     return pairs.pay(width, self.kernel[0], self.strides[0][0])
+
+  @property
+  def signed(self) -> bool:
+    """Whether pixels are in [-1,1] inside the net too."""
+    return self.pixels == "signed"
 
   @property
   def stride(self) -> Strides:
@@ -196,11 +207,12 @@ class Backbone(nn.Module):
   def encode(self, video: Array) -> Array:
     """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
     self.latent_shape(*video.shape[1:4])
-    return self.encoder(video)
+    return self.encoder(video if self.signed else (video + 1) / 2)
 
   def decode(self, codes: Array) -> Array:
     """Codes [b T H W d] -> video [b t h w 3], not clipped."""
-    return self.decoder(codes)
+    video = self.decoder(codes)
+    return video if self.signed else 2 * video - 1
 
 
 TINY = dict(

@@ -1,0 +1,103 @@
+"""Whole tokenizers: public arrays to a folder of ours, and back.
+
+The folder holds params.safetensors, by our flat names, and config.json.
+"""
+
+import json
+import os
+import pathlib
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from magvit_jax import (
+  checkpoint,
+  frozen,
+  pretrained,
+  registry,
+  tokenizers,
+  workdir,
+)
+from magvit_jax import tree as trees
+from magvit_jax.convert import Model
+from magvit_jax.types import PyTree
+
+PARAMS = "params.safetensors"
+Arrays = Mapping[str, np.ndarray]
+Stage = Mapping[str, Any]
+
+
+def abstract(stage: Stage) -> PyTree:
+  """Shapes of the weights of the tokenizer of a stage."""
+  return frozen.abstract(tokenizers.build_tokenizer(registry.plain(stage)))
+
+
+def public_shapes(
+  source: types.ModuleType, stage: Stage
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes by public names; no array is made."""
+  zero = np.zeros((), np.float32)
+  ours = {
+    name: np.broadcast_to(zero, leaf.shape)
+    for name, leaf in trees.named(abstract(stage)).items()
+  }
+  return {
+    name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+    for name, array in source.public(ours, stage).items()
+  }
+
+
+def to_ours(
+  source: types.ModuleType, state: Arrays, model: Model, what: str
+) -> PyTree:
+  """The params of a tokenizer from the arrays of its public files.
+
+  Args:
+    source: a file of this folder that has MODELS.
+    state: arrays by the names in the files.
+    model: which tokenizer it is.
+    what: names the arrays, for errors.
+
+  Raises:
+    ValueError: arrays are missing, of another shape or of no use; the first
+      three are listed by their public names.
+  """
+  stage = model.config["stage"]
+  state = source.select(state)
+  pretrained.fit(state, public_shapes(source, stage), what)
+  return pretrained.fit(source.convert(state, stage), abstract(stage), what)
+
+
+def write(folder: str | os.PathLike[str], model: Model, params: PyTree) -> None:
+  """Writes the folder, which appears under its name when it is whole.
+
+  Raises:
+    OSError: it exists, or cannot be written.
+  """
+  folder = pathlib.Path(folder)
+  part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+  part.mkdir()
+  document = {"config": workdir.normal(model.config)}
+  text = json.dumps(document, indent=2) + "\n"
+  (part / "config.json").write_text(text, encoding="utf-8")
+  pretrained.write(part / PARAMS, trees.named(params), {})
+  part.rename(folder)
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[Stage, dict[str, np.ndarray]]:
+  """(stage, averaged weights by flat name) of a tokenizer of ours."""
+  config = registry.plain(workdir.read_config(folder))["config"]
+  stage = config["stage"]
+  if stage["name"] != "tokenizer":
+    raise ValueError(
+      f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; only "
+      "those of the stage 'tokenizer' have a public layout"
+    )
+  path = pathlib.Path(folder) / PARAMS
+  if path.exists():
+    return stage, pretrained.read(path)[0]
+  params = checkpoint.load_params(folder, abstract(stage), item="ema")
+  return stage, {k: np.asarray(v) for k, v in trees.named(params).items()}
