@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
   except USER_ERRORS as error:
     if debug:
       raise
-    print(f"error: {_text(error)}", file=sys.stderr)
+    print(f"error: {text(error)}", file=sys.stderr)
     return 2
 
 
@@ -90,7 +90,8 @@ def _usage(found: dict[str, str]) -> str:
   )
 
 
-def _text(error: Exception) -> str:
+def text(error: Exception) -> str:
+  """What of an error is shown, in one line if it has one."""
   # str of a KeyError is the repr of its message, with quotes around it.
   if isinstance(error, KeyError) and len(error.args) == 1:
     return str(error.args[0])
