@@ -52,7 +52,7 @@ def write_config(
   document = {
     "config": normal(cfg),
     "git": _git(),
-    "versions": _versions(),
+    "versions": versions(),
     "hardware": _hardware(),
     "earlier": earlier or [],
   }
@@ -203,7 +203,8 @@ def _git() -> str:
   return out.stdout.strip()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """Of Python and of the packages that decide what a run computes."""
   found = {"python": platform.python_version()}
   for name in PACKAGES:
     try:
