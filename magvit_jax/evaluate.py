@@ -6,7 +6,6 @@ run ready for it, and for the report.
 
 import functools
 import inspect
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
-from magvit_jax import checkpoint, frozen, registry, workdir
+from magvit_jax import checkpoint, frozen, paths, registry, workdir
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
@@ -190,7 +189,7 @@ class Run(NamedTuple):
 
 
 def open_run(
-  folder: str | pathlib.Path,
+  folder: paths.Name,
   *,
   split: str = "eval",
   step: int | None = None,
@@ -226,7 +225,7 @@ def open_run(
 
 
 def _newest_ema(
-  folder: str | pathlib.Path, abstract: PyTree, step: int | None
+  folder: paths.Name, abstract: PyTree, step: int | None
 ) -> tuple[int, PyTree]:
   """The EMA of a step, or of the newest whole checkpoint, with its step."""
   steps = checkpoint.steps(folder)[::-1] if step is None else [step]

@@ -8,8 +8,6 @@ A tokenizer's config may name the weights of a perceptual loss, of which
 `resolve` writes the fingerprint. They are read for training alone.
 """
 
-import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +18,8 @@ import ml_collections
 from magvit_jax import (
   api,
   checkpoint,
+  frozen_files,
+  paths,
   pretrained,
   registry,
   tokenizers,
@@ -33,7 +33,7 @@ PARTS = ("backbone", "quantizer", "dtype")
 
 
 def resolve(
-  cfg: Any, folder: str | os.PathLike[str]
+  cfg: Any, folder: paths.Name
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   """Fills in `cfg.tokenizer` or `cfg.stage.perceptual`; others stay.
 
@@ -60,11 +60,11 @@ def resolve(
 
 
 def _resolve_tokenizer(
-  cfg: Any, folder: str | os.PathLike[str]
+  cfg: Any, folder: paths.Name
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   source, saved = cfg.tokenizer.workdir, _saved(folder)
   saved = saved if saved and "tokenizer" in saved else None
-  if saved and not pathlib.Path(source, "config.json").exists():
+  if saved and not (paths.place(source) / "config.json").exists():
     # The tokenizer's run is gone or elsewhere; this run has its weights.
     params = restore(folder, saved)["tokenizer"]
     stage = saved["tokenizer"]
@@ -86,7 +86,7 @@ def _resolve_tokenizer(
 
 
 def _resolve_perceptual(
-  cfg: Any, folder: str | os.PathLike[str]
+  cfg: Any, folder: paths.Name
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   plain, saved = registry.plain(cfg), _saved(folder)
   own = plain["stage"]["perceptual"]
@@ -102,9 +102,9 @@ def _resolve_perceptual(
   source = own["weights"]
   what = f"the weights of stage.perceptual ({own['name']}) in {source!r}"
   loss = perceptual.build(own, jnp.float32)
-  if trained and not pathlib.Path(source).is_file():
+  if trained and not paths.place(source).is_file():
     # The file is gone or elsewhere; this run has its weights.
-    params = checkpoint.restore_frozen(folder, shapes(cfg))["perceptual"]
+    params = frozen_files.restore(folder, shapes(cfg))["perceptual"]
   else:
     params = _read_perceptual(own, loss, what)
   mark = api.fingerprint(params)
@@ -163,21 +163,19 @@ def stage_args(config: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def restore(
-  folder: str | os.PathLike[str], config: Mapping[str, Any]
-) -> PyTree:
+def restore(folder: paths.Name, config: Mapping[str, Any]) -> PyTree:
   """The frozen arrays that running a model needs, from its own workdir.
 
   Those that only training reads, of a perceptual loss, are left there.
 
   Raises:
     OSError: they are missing.
-    checkpoint.DamagedError: they are not the ones that were saved.
+    manifest.DamagedError: they are not the ones that were saved.
   """
   config = registry.plain(config)
   if "tokenizer" not in config:
     return {}
-  return checkpoint.restore_frozen(folder, shapes(config))
+  return frozen_files.restore(folder, shapes(config))
 
 
 def shapes(config: Mapping[str, Any]) -> PyTree:
@@ -265,9 +263,9 @@ def _check_pinned(group: str, source: str, mark: str, pinned: str) -> None:
     )
 
 
-def _saved(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+def _saved(folder: paths.Name) -> dict[str, Any] | None:
   """The config of the run in `folder`, if there is one."""
-  if not (pathlib.Path(folder) / "config.json").exists():
+  if not (paths.place(folder) / "config.json").exists():
     return None
   return registry.plain(workdir.read_config(folder)["config"])
 

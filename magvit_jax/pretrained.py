@@ -3,7 +3,6 @@
 `convert` writes them, frozen.py reads them. No pickle is opened here.
 """
 
-import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from magvit_jax import paths
 from magvit_jax import tree as trees
 from magvit_jax.types import PyTree
 
@@ -22,7 +22,7 @@ SHOWN = 3  # mismatches that an error lists
 
 
 def read(
-  path: str | os.PathLike[str],
+  path: paths.Name,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Reads (arrays by name, notes by name).
 
@@ -30,7 +30,7 @@ def read(
     FileNotFoundError: there is no such file.
     ValueError: neither kind of file, or a damaged one.
   """
-  path = pathlib.Path(path)
+  path = paths.place(path)
   if path.suffix not in KINDS:
     raise ValueError(
       f"{path}: weights are read from {' or '.join(KINDS)}; turn other files "
@@ -38,12 +38,8 @@ def read(
     )
   check_there(path, "weights")
   try:
-    if path.suffix == ".npz":
-      with np.load(path, allow_pickle=False) as file:
-        return dict(file), {}
-    with safetensors.safe_open(path, framework="numpy") as file:
-      arrays = {name: file.get_tensor(name) for name in file.keys()}
-      return arrays, file.metadata() or {}
+    with paths.reading(path) as local:
+      return _read(local)
   except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError) as error:
     raise ValueError(
       f"{path} is damaged or no file of weights ({error}); copy or convert it "
@@ -51,9 +47,18 @@ def read(
     ) from error
 
 
-def check_there(path: str | os.PathLike[str], what: str) -> None:
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  if path.suffix == ".npz":
+    with np.load(path, allow_pickle=False) as file:
+      return dict(file), {}
+  with safetensors.safe_open(path, framework="numpy") as file:
+    arrays = {name: file.get_tensor(name) for name in file.keys()}
+    return arrays, file.metadata() or {}
+
+
+def check_there(path: paths.Name, what: str) -> None:
   """FileNotFoundError if `path`, which is given as `what`, is no file."""
-  if not pathlib.Path(path).is_file():
+  if not paths.place(path).is_file():
     raise FileNotFoundError(
       f"{what}: there is no file {path}; `python -m magvit_jax convert --help` "
       "says how files of weights are made"
@@ -61,19 +66,14 @@ def check_there(path: str | os.PathLike[str], what: str) -> None:
 
 
 def write(
-  path: str | os.PathLike[str],
+  path: paths.Name,
   arrays: Mapping[str, np.ndarray],
   notes: Mapping[str, str],
 ) -> None:
   """Writes a safetensors file; it appears under its name when it is whole."""
-  path = pathlib.Path(path)
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
   whole = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-  try:
+  with paths.writing(paths.place(path)) as part:
     safetensors.numpy.save_file(whole, part, dict(notes))
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
 
 
 def fit(

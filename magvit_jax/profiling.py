@@ -6,12 +6,13 @@ names of modules), its steps are marked.
 """
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+
+from magvit_jax import paths, spool
 
 FOLDER = "profile"
 
@@ -60,7 +61,7 @@ class Trace:
   def __init__(
     self,
     steps: Steps | None,
-    folder: pathlib.Path,
+    folder: paths.Path,
     say: Callable[[str], None],
   ):
     self.steps = steps or Steps(0, 0)
@@ -96,7 +97,9 @@ class Trace:
     # Calls of Python are many, and noting them would slow the steps down.
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    jax.profiler.start_trace(str(self.folder), profiler_options=options)
+    self.spool = spool.Spool(self.folder)
+    local = str(self.spool.local)
+    jax.profiler.start_trace(local, profiler_options=options)
     self.on = True
 
   def close(self) -> None:
@@ -104,6 +107,7 @@ class Trace:
     if self.on:
       self.on = False
       jax.profiler.stop_trace()
+      self.spool.close()
       self.say(
         f"a trace of the steps {self.steps.first}:{self.steps.last} is "
         f"in {self.folder}"

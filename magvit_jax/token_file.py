@@ -6,12 +6,12 @@ them, and `meta`, the JSON of a `Meta`. It opens with numpy alone.
 
 import dataclasses
 import json
-import os
-import pathlib
 import zipfile
 from fractions import Fraction
 
 import numpy as np
+
+from magvit_jax import paths
 
 FORMAT = 1
 
@@ -52,35 +52,29 @@ def id_type(sizes: tuple[int, ...]) -> np.dtype:
   return np.min_scalar_type(max(sizes) - 1)
 
 
-def write(path: str | os.PathLike[str], ids: np.ndarray, meta: Meta) -> None:
+def write(path: paths.Name, ids: np.ndarray, meta: Meta) -> None:
   """Writes ids [T H W f]; the file appears under its name when it is whole.
 
   Raises:
     OSError: the file cannot be written.
   """
-  path = pathlib.Path(path)
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
   text = json.dumps(dataclasses.asdict(meta))
-  try:
-    with part.open("wb") as file:
-      np.savez_compressed(
-        file, ids=ids.astype(id_type(meta.sizes)), meta=np.array(text)
-      )
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with paths.writing(paths.place(path)) as part, part.open("wb") as file:
+    np.savez_compressed(
+      file, ids=ids.astype(id_type(meta.sizes)), meta=np.array(text)
+    )
 
 
-def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, Meta]:
+def read(path: paths.Name) -> tuple[np.ndarray, Meta]:
   """Reads (ids [T H W f], meta).
 
   Raises:
     OSError: the file cannot be read.
     ValueError: it is not a file of tokens, or of a newer format.
   """
-  path = pathlib.Path(path)
+  path = paths.place(path)
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as part, np.load(part, allow_pickle=False) as file:
       ids, fields = file["ids"], json.loads(str(file["meta"]))
   except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(
@@ -98,7 +92,7 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, Meta]:
   return ids, Meta(**fields)
 
 
-def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
+def check_target(path: paths.Name, overwrite: bool) -> None:
   """Refuses an output that would be lost or cannot be written.
 
   Called before the work, which may take hours.
@@ -106,16 +100,16 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> None:
   Raises:
     OSError: it exists and `overwrite` is off, or its folder does not exist.
   """
-  path = pathlib.Path(path)
+  path = paths.place(path)
   if path.exists() and not overwrite:
     raise FileExistsError(
       f"{path} exists and stays as it is; give another name, or --overwrite"
     )
-  if not path.parent.is_dir():
+  if not paths.is_folder(path.parent):
     raise FileNotFoundError(
       f"{path} cannot be written: there is no folder {path.parent}; make it"
     )
-  if not os.access(path.parent, os.W_OK):
+  if not paths.is_open(path.parent):
     raise PermissionError(
       f"{path} cannot be written: no permission in the folder {path.parent}"
     )

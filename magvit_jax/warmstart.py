@@ -4,7 +4,6 @@ With `inflate` a video tokenizer takes those of an image tokenizer; see
 magvit_jax/inflation.py.
 """
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
-from magvit_jax import inflation, registry, sharding
+from magvit_jax import inflation, paths, registry, sharding
 from magvit_jax import tree as trees
 from magvit_jax.data import listing
 from magvit_jax.stages import TrainState
@@ -35,7 +34,7 @@ class Match(NamedTuple):
     report: what is and is not loaded.
   """
 
-  workdir: pathlib.Path
+  workdir: paths.Path
   step: int
   ema: dict[str, Any]
   params: dict[str, Any]
@@ -161,7 +160,7 @@ def _compare(
 
 
 def _discriminator(
-  workdir: pathlib.Path, step: int, params: PyTree, how: str
+  workdir: paths.Path, step: int, params: PyTree, how: str
 ) -> tuple[dict[str, Any], list[str]]:
   """Its leaves, if each of them is there and fits, and a line that tells."""
   saved, fresh = (
@@ -189,8 +188,8 @@ def _where(leaf: Any, saved: tuple[int, ...]) -> Any:
   return sharding.replicated(own.mesh)
 
 
-def _place(path: str) -> tuple[pathlib.Path, int]:
-  folder = pathlib.Path(path)
+def _place(path: str) -> tuple[paths.Path, int]:
+  folder = paths.place(path)
   if folder.parent.name == "checkpoints" and folder.name.isdigit():
     if not folder.is_dir():
       raise OSError(f"init_from={path} does not exist")

@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,28 +16,29 @@ from typing import Any
 
 import jax
 
-from magvit_jax import registry
+from magvit_jax import paths, registry
+from magvit_jax.configs import common
 from magvit_jax.types import PyTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
 MODES = ("auto", "never", "force")
 
 
-def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
+def read_config(workdir: paths.Name) -> dict[str, Any]:
   """All of workdir/config.json: 'config', 'git', 'versions', 'hardware'.
 
   Raises:
     FileNotFoundError: the folder holds no run.
     ValueError: the file is not JSON.
   """
-  path = pathlib.Path(workdir) / "config.json"
+  path = paths.place(workdir) / "config.json"
   if not path.is_file():
     raise FileNotFoundError(
       f"{path} does not exist, so {workdir} is not the workdir of a run; give "
       "the folder that was --workdir in training"
     )
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(paths.read_text(path))
   except json.JSONDecodeError as error:
     raise ValueError(
       f"{path} is not JSON ({error}); restore it from a copy"
@@ -46,7 +46,7 @@ def read_config(workdir: str | pathlib.Path) -> dict[str, Any]:
 
 
 def write_config(
-  workdir: str | pathlib.Path, cfg: Any, earlier: list[Any] | None = None
+  workdir: paths.Name, cfg: Any, earlier: list[Any] | None = None
 ) -> None:
   """Writes config.json, whole or not at all."""
   document = {
@@ -56,11 +56,8 @@ def write_config(
     "hardware": _hardware(),
     "earlier": earlier or [],
   }
-  path = pathlib.Path(workdir) / "config.json"
-  text = json.dumps(document, indent=2) + "\n"
-  whole = path.with_suffix(".tmp")
-  whole.write_text(text, encoding="utf-8")
-  os.replace(whole, path)
+  path = paths.place(workdir) / "config.json"
+  paths.write_text(path, json.dumps(document, indent=2) + "\n")
 
 
 def normal(cfg: Any) -> dict[str, Any]:
@@ -79,7 +76,12 @@ def diff(a: Any, b: Any) -> list[str]:
   ]
 
 
-def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
+def _changes(old: Any, new: Any) -> list[str]:
+  """`diff`, where a key that one of them lacks has its default."""
+  return diff(common.complete(old), common.complete(new))
+
+
+def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:
   """What a run would do here: 'new', 'resume' or 'done'. Writes nothing.
 
   Args:
@@ -93,7 +95,7 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
     FileExistsError: the folder holds a run under 'never'.
   """
   registry.check_choice("--resume", resume, MODES)
-  folder = pathlib.Path(workdir)
+  folder = paths.place(workdir)
   if not (folder / "config.json").exists():
     if any((folder / "checkpoints").glob("[0-9]*")):
       raise FileExistsError(
@@ -106,7 +108,7 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
       f"{folder} already holds a run, and nothing is ever overwritten: choose "
       "another --workdir, go on with --resume=auto, or delete the folder"
     )
-  changes = diff(read_config(folder)["config"], cfg)
+  changes = _changes(read_config(folder)["config"], cfg)
   if changes and resume == "auto":
     raise ValueError(
       f"{folder} holds a run of another config:\n  "
@@ -118,7 +120,7 @@ def plan(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
   return "done" if done else "resume"
 
 
-def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
+def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
   """Writes the config as `plan` says, and returns that.
 
   To be called once the run is known to start: a config that fails must not
@@ -130,7 +132,7 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
     OSError: the folder cannot be written; and what `plan` raises.
   """
   mode = plan(workdir, cfg, resume)
-  folder = pathlib.Path(workdir)
+  folder = paths.place(workdir)
   check_writable(folder)
   if jax.process_index() != 0 or mode == "done":
     return mode
@@ -138,39 +140,40 @@ def prepare(workdir: str | pathlib.Path, cfg: Any, resume: str) -> str:
     write_config(folder, cfg)
     return mode
   before = read_config(folder)
-  if diff(before["config"], cfg):
+  if _changes(before["config"], cfg):
     earlier = [*before.get("earlier", []), before["config"]]
     write_config(folder, cfg, earlier)
     (folder / "DONE").unlink(missing_ok=True)
   return mode
 
 
-def mark_done(workdir: str | pathlib.Path, step: int) -> None:
+def mark_done(workdir: paths.Name, step: int) -> None:
   """Writes DONE, which launchers wait for."""
   if jax.process_index() == 0:
-    (pathlib.Path(workdir) / "DONE").write_text(f"step {step}\n")
+    paths.write_text(paths.place(workdir) / "DONE", f"step {step}\n")
 
 
-def check_writable(workdir: str | pathlib.Path) -> None:
+def check_writable(workdir: paths.Name) -> None:
   """Makes the folder; OSError where nothing can be written into it."""
-  folder = pathlib.Path(workdir)
+  folder = paths.place(workdir)
   probe = folder / f".write_test_{os.getpid()}"
   try:
     folder.mkdir(parents=True, exist_ok=True)
     probe.write_bytes(b"x" * 4096)
-    probe.unlink()
-  except OSError as error:
+    probe.unlink(missing_ok=True)
+  # An object store refuses by what its client happens to raise.
+  except Exception as error:
     raise OSError(
       f"workdir {folder} cannot be written ({error}); choose another "
       "--workdir, or free space and permissions there"
     ) from error
 
 
-def check_space(workdir: str | pathlib.Path, state: PyTree) -> None:
+def check_space(workdir: paths.Name, state: PyTree) -> None:
   """OSError where not even one checkpoint of `state` fits on the disk."""
   leaves = jax.tree.leaves(state)
   need = sum(x.size * x.dtype.itemsize for x in leaves) / 2**20
-  free = shutil.disk_usage(workdir).free / 2**20
+  free = paths.free_mib(paths.place(workdir))
   if free < need:
     raise OSError(
       f"the disk of workdir {workdir} has {free:.0f} MiB free, and one "

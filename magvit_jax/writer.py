@@ -3,12 +3,16 @@
 metrics.jsonl has one JSON object per line: `step`, `kind` ('train', 'eval' or
 'time') and numbers; a number that is not finite is written as null. Only
 process 0 writes and speaks.
+
+Of a gs:// workdir both are spooled here and uploaded whole: with each row of
+'eval' and 'time', at `flush`, which the loop calls before a checkpoint, and
+else once a minute. So rows up to a checkpoint are never lost, and those after
+it are what a run that goes on from there would write again.
 """
 
 import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -19,8 +23,11 @@ import tqdm
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2
 
+from magvit_jax import paths, spool
+
 PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
 EVENT_SECONDS = 10.0  # between flushes of TensorBoard events
+UPLOAD_SECONDS = 60.0  # between uploads, where the workdir is remote
 
 
 class Writer:
@@ -33,16 +40,17 @@ class Writer:
       have each step once.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, *, steps: int, start: int):
+  def __init__(self, workdir: paths.Name, *, steps: int, start: int):
     self.active = jax.process_index() == 0
-    folder = pathlib.Path(workdir)
-    path = folder / "metrics.jsonl"
+    path = paths.place(workdir) / "metrics.jsonl"
     self.kept = read(path, start)
     if not self.active:
       return
-    truncate(path, start)
-    self.file = path.open("a", encoding="utf-8")
-    self.events = _Events(folder / "tb", start)
+    self.spool = spool.Spool(workdir)
+    local = self.spool.local / path.name
+    truncate(path, start, local)
+    self.file = local.open("a", encoding="utf-8")
+    self.events = _Events(self.spool.local / "tb", start)
     self.steps, self.start = steps, start
     self.started = time.monotonic()
     self.terminal = sys.stderr.isatty()
@@ -68,16 +76,23 @@ class Writer:
 
     Raises:
       OSError: the disk is full or gone.
+      spool.UploadError: so is the remote workdir.
     """
     if not self.active:
       return
     try:
       self._write(step, kind, values)
+      self.spool.upload(UPLOAD_SECONDS if kind == "train" else 0.0)
     except OSError as error:
       raise OSError(
         f"{self.file.name} cannot be written ({error}). Checkpoints are "
         "untouched: free some space and run the same command again"
       ) from error
+
+  def flush(self) -> None:
+    """Returns when all rows are where they belong; raises as `write`."""
+    if self.active:
+      self.spool.upload()
 
   def progress(self, step: int, loss: float, rate: float) -> None:
     """Shows the step, the loss, examples per second and the time left."""
@@ -107,6 +122,9 @@ class Writer:
         self.events.close()
       with contextlib.suppress(OSError):
         self.file.close()
+      # As of a full disk, the error has come up where a row was written.
+      with contextlib.suppress(spool.UploadError):
+        self.spool.close()
 
   def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:
     row = {name: _plain(value) for name, value in values.items()}
@@ -156,25 +174,22 @@ class _Events:
     self.file.close()
 
 
-def read(path: pathlib.Path, step: int) -> list[dict[str, Any]]:
+def read(path: paths.Path, step: int) -> list[dict[str, Any]]:
   """Rows up to `step`, without a last line that a crash cut short."""
   if not path.exists():
     return []
   rows = []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  for line in paths.read_text(path).splitlines():
     with contextlib.suppress(json.JSONDecodeError):
       rows.append(json.loads(line))
   return [row for row in rows if row["step"] <= step]
 
 
-def truncate(path: pathlib.Path, step: int) -> None:
-  """Drops rows after `step`, and a last line that a crash cut short."""
-  if not path.exists():
-    return
-  lines = [json.dumps(row) + "\n" for row in read(path, step)]
-  whole = path.with_suffix(".tmp")
-  whole.write_text("".join(lines), encoding="utf-8")
-  os.replace(whole, path)
+def truncate(path: paths.Path, step: int, to: pathlib.Path) -> None:
+  """Writes rows up to `step` into the file `to`, which may be the same."""
+  if path.exists():
+    lines = [json.dumps(row) + "\n" for row in read(path, step)]
+    paths.write_text(to, "".join(lines))
 
 
 def _plain(value: Any) -> Any:

@@ -8,15 +8,13 @@ the codec; a file of one frame can be written as an image.
 """
 
 import argparse
-import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from magvit_jax import api, token_file
+from magvit_jax import api, paths, token_file
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import transforms, video_io, video_write
 
@@ -66,7 +64,7 @@ def _check_output(path: str, meta: token_file.Meta) -> None:
         f"{path} is an image but the tokens hold {meta.frames} frames; write "
         f"a video: {' '.join(video_io.VIDEO_EXTENSIONS)}"
       )
-  elif pathlib.Path(path).suffix.lower() not in video_io.VIDEO_EXTENSIONS:
+  elif paths.place(path).suffix.lower() not in video_io.VIDEO_EXTENSIONS:
     raise ValueError(
       f"{path}: cannot write this extension; use one of "
       f"{' '.join(video_io.VIDEO_EXTENSIONS)}"
@@ -97,10 +95,5 @@ def _frames(tok, ids, meta: token_file.Meta, bar: Any) -> Iterator[np.ndarray]:
 
 def _write_image(path: str, frame: np.ndarray) -> None:
   """Writes an image; it appears under its name when it is whole."""
-  target = pathlib.Path(path)
-  part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
-  try:
+  with paths.writing(paths.place(path)) as part:
     PIL.Image.fromarray(frame).save(part)
-    part.replace(target)
-  finally:
-    part.unlink(missing_ok=True)

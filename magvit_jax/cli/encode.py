@@ -18,7 +18,6 @@ the config of the generator, such as generator/bair_mt8.
 import argparse
 import functools
 import math
-import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,7 +26,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import api, evaluate, registry, token_file, tokenizers
+from magvit_jax import (
+  api,
+  evaluate,
+  paths,
+  registry,
+  token_file,
+  tokenizers,
+)
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.cli import train
 from magvit_jax.data import token_records, video_io
@@ -190,7 +196,7 @@ def _to_ids(stage: Any, tables: Sequence[Any], state: Any, batch: Any) -> dict:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-  if pathlib.Path(args.output).suffix != ".npz":
+  if paths.place(args.output).suffix != ".npz":
     raise ValueError(
       f"{args.output} does not end in .npz, which is what encode writes"
     )
@@ -216,7 +222,7 @@ def _meta(tok, info, frames, ids, args) -> token_file.Meta:
     strides=tok.strides,
     sizes=tok.sizes,
     fingerprint=tok.fingerprint,
-    source=pathlib.Path(args.input).name,
+    source=paths.place(args.input).name,
   )
 
 

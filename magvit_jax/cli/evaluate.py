@@ -13,11 +13,9 @@ other settings or another step is kept: the new one gets another name.
 import argparse
 import json
 import math
-import os
-import pathlib
 from typing import Any
 
-from magvit_jax import evaluate
+from magvit_jax import evaluate, paths
 
 UNITS = {"psnr": " dB", "psnr_box": " dB"}
 
@@ -66,14 +64,14 @@ def main(argv: list[str]) -> int:
     "files": len(run.source.files),
   }
   print(table(settings, results))
-  print(f"written to {save(pathlib.Path(args.workdir), settings, results)}")
+  print(f"written to {save(paths.place(args.workdir), settings, results)}")
   return 0
 
 
 def _open(args: argparse.Namespace) -> evaluate.Run:
   data: dict[str, Any] = {}
   if args.root is not None:
-    data["root"] = str(pathlib.Path(args.root).absolute())
+    data["root"] = str(paths.absolute(args.root))
   if args.clips is not None:
     data["eval_clips"] = args.clips
   run = evaluate.open_run(
@@ -108,8 +106,8 @@ def table(settings: dict[str, Any], results: dict[str, float]) -> str:
 
 
 def save(
-  workdir: pathlib.Path, settings: dict[str, Any], results: dict[str, float]
-) -> pathlib.Path:
+  workdir: paths.Path, settings: dict[str, Any], results: dict[str, float]
+) -> paths.Path:
   """Writes evaluation.json, or the next name that holds the same settings.
 
   Returns:
@@ -121,17 +119,15 @@ def save(
     number += 1
     path = workdir / f"{stem}-{number}.json"
   metrics = {k: v if math.isfinite(v) else None for k, v in results.items()}
-  whole = path.with_suffix(".tmp")
   text = json.dumps({**settings, "metrics": metrics}, indent=2)
-  whole.write_text(text + "\n", encoding="utf-8")
-  os.replace(whole, path)
+  paths.write_text(path, text + "\n")
   return path
 
 
-def _settings(path: pathlib.Path) -> dict[str, Any] | None:
+def _settings(path: paths.Path) -> dict[str, Any] | None:
   """What a file was measured with, None if it cannot be read."""
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(paths.read_text(path))
   except json.JSONDecodeError:
     return None
   content.pop("metrics", None)

@@ -14,7 +14,7 @@ the same clips, such as one trained without a discriminator.
 
 import argparse
 
-from magvit_jax import report
+from magvit_jax import paths, report
 
 
 def main(argv: list[str]) -> int:
@@ -32,5 +32,5 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--beside", help="workdir of another tokenizer to show")
   args = parser.parse_args(argv)
   path = report.write(args.workdir, args.out, args.beside)
-  print(f"report: {path.absolute()}")
+  print(f"report: {paths.absolute(path)}")
   return 0

@@ -23,14 +23,19 @@ the steps of decoding the first sample stand in steps.png.
 
 import argparse
 import contextlib
-import os
-import pathlib
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing, long_video, registry, sampler, token_file
+from magvit_jax import (
+  editing,
+  long_video,
+  paths,
+  registry,
+  sampler,
+  token_file,
+)
 from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_write
 from magvit_jax.report import sheets, steps
@@ -86,7 +91,7 @@ def main(argv: list[str]) -> int:
   job = _job(gen, kind, args)
   rows = [*job.rows, *_write(gen, job, args)]
   sheet = sheets.contact_sheet(rows[:MAX_ROWS], COLUMNS)
-  sheet.save(pathlib.Path(args.out) / "sheet.png")
+  _save(sheet, args, "sheet.png")
   if args.intermediates:
     _write_steps(gen, job, args)
   size = "x".join(map(str, (job.frames, *gen.shape[1:3])))
@@ -174,7 +179,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     raise ValueError(f"--num is {args.num}; it must be at least 1")
   if args.fps is not None and args.fps <= 0:
     raise ValueError(f"--fps is {args.fps}; it must be above 0")
-  out = pathlib.Path(args.out)
+  out = paths.place(args.out)
   if out.exists() and not out.is_dir():
     raise NotADirectoryError(f"--out={out} is a file; give a folder")
   patterns = [f"{k:03d}{end}" for k in range(args.num) for end in ENDS]
@@ -185,10 +190,12 @@ def _check_outputs(args: argparse.Namespace) -> None:
     raise FileExistsError(
       f"{there} exists and stays as it is; give another --out, or --overwrite"
     )
+  if paths.is_remote(out):
+    return
   parent = next(
     path for path in (out, *out.absolute().parents) if path.exists()
   )
-  if not os.access(parent, os.W_OK):
+  if not paths.is_open(parent):
     raise PermissionError(
       f"--out={out} cannot be written: no permission in the folder {parent}"
     )
@@ -250,7 +257,7 @@ def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
     given,
     rows,
     Fraction(args.fps or (info.fps if info else FPS)),
-    pathlib.Path(args.input).name if info else args.task,
+    paths.place(args.input).name if info else args.task,
   )
 
 
@@ -306,7 +313,7 @@ def _row(name: str, video: np.ndarray, given: int = 0) -> sheets.Row:
 
 def _write(gen: Any, job: Job, args: argparse.Namespace) -> list[sheets.Row]:
   """Writes videos and ids as they are made; the samples' rows of the sheet."""
-  out = pathlib.Path(args.out)
+  out = paths.place(args.out)
   out.mkdir(parents=True, exist_ok=True)
   pieces = gen.stream(
     job.prompt, job.labels, frames=job.frames, seed=args.seed, **_method(args)
@@ -345,7 +352,13 @@ def _write_steps(gen: Any, job: Job, args: argparse.Namespace) -> None:
   videos = transforms.to_uint8(gen.decode(trace.ids[0]))
   rows = steps.rows(videos, trace.unknown[0])
   sheet = sheets.contact_sheet(rows, COLUMNS)
-  sheet.save(pathlib.Path(args.out) / "steps.png")
+  _save(sheet, args, "steps.png")
+
+
+def _save(sheet: Any, args: argparse.Namespace, name: str) -> None:
+  """Writes a picture into --out."""
+  with paths.writing(paths.place(args.out) / name) as part:
+    sheet.save(part)
 
 
 def _method(args: argparse.Namespace) -> dict[str, Any]:

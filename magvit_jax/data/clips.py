@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import pathlib
 
+from magvit_jax import paths
 from magvit_jax.data import video_folder
 
 NAMES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
@@ -30,17 +31,17 @@ class Source(video_folder.Source):
       self.root = str(bundled_folder())
     super().__post_init__()
 
-  def _paths(self) -> list[pathlib.Path]:
+  def _paths(self) -> list[paths.Path]:
     if not self._bundled:
       return super()._paths()
     return [pathlib.Path(self.root) / name for name in NAMES]
 
-  def _classes(self, paths: list[pathlib.Path]) -> tuple[str, ...]:
+  def _classes(self, found: list[paths.Path]) -> tuple[str, ...]:
     if not self._bundled:
-      return super()._classes(paths)
-    return tuple(path.stem for path in paths)
+      return super()._classes(found)
+    return tuple(path.stem for path in found)
 
-  def _label(self, path: pathlib.Path) -> int:
+  def _label(self, path: paths.Path) -> int:
     if not self._bundled:
       return super()._label(path)
     return self.labels.index(path.stem)

@@ -5,27 +5,26 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
+from magvit_jax import paths
 from magvit_jax.data import video_io
 
 EXTENSIONS = video_io.VIDEO_EXTENSIONS + video_io.IMAGE_EXTENSIONS
 
 
-def list_files(root: str | os.PathLike) -> list[pathlib.Path]:
+def list_files(root: paths.Name) -> list[paths.Path]:
   """Videos and images under a folder, sorted; hidden ones are passed over.
 
   Raises:
     OSError: there is no such folder, or it holds none.
   """
-  folder = pathlib.Path(root)
+  folder = paths.place(root)
   if not str(root) or not folder.is_dir():
     raise NotADirectoryError(
       f"data.root: {str(root)!r} is not a folder; give one that holds videos "
       f"({' '.join(EXTENSIONS)})"
     )
   found = sorted(
-    path
-    for path in _walk(folder)
-    if path.suffix.lower() in EXTENSIONS and path.is_file()
+    path for path in _walk(folder) if path.suffix.lower() in EXTENSIONS
   )
   if not found:
     raise FileNotFoundError(
@@ -35,8 +34,14 @@ def list_files(root: str | os.PathLike) -> list[pathlib.Path]:
   return found
 
 
-def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def _walk(folder: paths.Path) -> Iterator[paths.Path]:
   """Files below a folder; links to folders are followed, each folder once."""
+  if paths.is_remote(folder):
+    for path in paths.files_below(folder):
+      parts = path.relative_to(folder).parts
+      if not any(part[0] == "." for part in parts):
+        yield path
+    return
   seen = set()
   for top, folders, names in os.walk(folder, followlinks=True):
     real = os.path.realpath(top)
@@ -45,7 +50,8 @@ def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       continue
     seen.add(real)
     folders[:] = sorted(name for name in folders if name[0] != ".")
-    yield from (pathlib.Path(top, name) for name in names if name[0] != ".")
+    found = (pathlib.Path(top, name) for name in names if name[0] != ".")
+    yield from (path for path in found if path.is_file())
 
 
 def held_out(names: list[str], share: float) -> frozenset[str]:
@@ -63,16 +69,14 @@ def unit_hash(name: str) -> float:
   return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def classes(
-  root: str | os.PathLike, paths: list[pathlib.Path]
-) -> tuple[str, ...]:
+def classes(root: paths.Name, files: list[paths.Path]) -> tuple[str, ...]:
   """Names of the first level of subfolders, sorted; ('',) without any."""
-  inner = {path.relative_to(root).parts[:-1][:1] for path in paths}
+  inner = {path.relative_to(root).parts[:-1][:1] for path in files}
   return tuple(sorted(first[0] for first in inner if first)) or ("",)
 
 
 def label_of(
-  labels: tuple[str, ...], root: str | os.PathLike, path: pathlib.Path
+  labels: tuple[str, ...], root: paths.Name, path: paths.Path
 ) -> int:
   """Index of a file's class; 0 for files beside the class folders."""
   folder, *rest = path.relative_to(root).parts

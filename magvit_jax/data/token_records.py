@@ -16,15 +16,13 @@ that class_cond and frame_prediction need no more.
 
 import dataclasses
 import json
-import os
-import pathlib
 import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import registry, token_file
+from magvit_jax import paths, registry, token_file
 from magvit_jax.tasks import tables as task_tables
 
 
@@ -43,27 +41,21 @@ class Records(NamedTuple):
   fingerprint: str
 
 
-def write(path: str | os.PathLike[str], records: Records) -> None:
+def write(path: paths.Name, records: Records) -> None:
   """Writes records; the file appears under its name when it is whole.
 
   Raises:
     OSError: the file cannot be written.
   """
-  path = pathlib.Path(path)
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
   fields = {**records._asdict(), "tasks": json.dumps(records.tasks)}
   arrays = {k: np.asarray(v) for k, v in fields.items()}
   for name in ("ids", "conditions"):
     arrays[name] = arrays[name].astype(token_file.id_type(records.sizes))
-  try:
-    with part.open("wb") as file:
-      np.savez_compressed(file, **arrays)
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with paths.writing(paths.place(path)) as part, part.open("wb") as file:
+    np.savez_compressed(file, **arrays)
 
 
-def read(path: str | os.PathLike[str]) -> Records:
+def read(path: paths.Name) -> Records:
   """Reads a record file.
 
   Raises:
@@ -71,7 +63,10 @@ def read(path: str | os.PathLike[str]) -> Records:
     ValueError: it is not a file of records.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with (
+      paths.place(path).open("rb") as part,
+      np.load(part, allow_pickle=False) as file,
+    ):
       arrays = {name: file[name] for name in Records._fields}
   except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(
@@ -121,7 +116,7 @@ class Source:
     if self.split not in ("train", "eval"):
       raise ValueError(f"split is {self.split!r}; it is 'train' or 'eval'")
     path = self.train if self.split == "train" else self.eval
-    if not pathlib.Path(path).is_file():
+    if not paths.place(path).is_file():
       raise FileNotFoundError(
         f"data.{self.split}: there is no file {path!r}; write one with "
         f"`python -m magvit_jax encode --split={self.split}`"

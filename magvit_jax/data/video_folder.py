@@ -9,7 +9,6 @@ by time: the last `holdout` share of each file is for evaluation.
 import concurrent.futures
 import dataclasses
 import logging
-import pathlib
 import threading
 import weakref
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
+from magvit_jax import paths
 from magvit_jax.data import listing, transforms, video_io
 
 BY_HASH_FROM = 20  # files
@@ -43,7 +43,7 @@ class Part(NamedTuple):
     bytes: size of the whole file decoded at `lines`.
   """
 
-  path: pathlib.Path
+  path: paths.Path
   label: int
   total: int
   begin: int
@@ -102,9 +102,9 @@ class Source:
   def __post_init__(self):
     _check(self)
     self._held: dict[int, np.ndarray] = {}
-    paths = self._paths()
-    self.labels = self._classes(paths)
-    parts = self._parts(paths)
+    found = self._paths()
+    self.labels = self._classes(found)
+    parts = self._parts(found)
     self.parts = self._long_enough(parts)
     self.windows = ()
     if self.split == "eval":
@@ -166,28 +166,28 @@ class Source:
     """Leaves the decoded files behind: each process decodes its own."""
     return {**self.__dict__, "_held": {}}
 
-  def _paths(self) -> list[pathlib.Path]:
+  def _paths(self) -> list[paths.Path]:
     return listing.list_files(self.root)
 
-  def _classes(self, paths: list[pathlib.Path]) -> tuple[str, ...]:
-    return listing.classes(self.root, paths)
+  def _classes(self, found: list[paths.Path]) -> tuple[str, ...]:
+    return listing.classes(self.root, found)
 
-  def _label(self, path: pathlib.Path) -> int:
+  def _label(self, path: paths.Path) -> int:
     return listing.label_of(self.labels, self.root, path)
 
-  def _name(self, path: pathlib.Path) -> str:
+  def _name(self, path: paths.Path) -> str:
     return path.relative_to(self.root).as_posix()
 
   def _other(self) -> str:
     return "train" if self.split == "eval" else "eval"
 
-  def _parts(self, paths) -> list[Part]:
+  def _parts(self, found: list[paths.Path]) -> list[Part]:
     """Files of this split with their frames; unreadable ones stay listed."""
-    by_file = len(paths) >= BY_HASH_FROM or all(map(video_io.is_image, paths))
+    by_file = len(found) >= BY_HASH_FROM or all(map(video_io.is_image, found))
     if by_file:
-      held = listing.held_out([path.name for path in paths], self.holdout)
+      held = listing.held_out([path.name for path in found], self.holdout)
       wanted = self.split == "eval"
-      paths = [p for p in paths if (p.name in held) == wanted]
+      found = [p for p in found if (p.name in held) == wanted]
 
     def look(path):
       label = self._label(path)
@@ -201,11 +201,11 @@ class Source:
         begin, end = (cut, total) if self.split == "eval" else (0, cut)
       return Part(path, label, total, begin, end, "", size)
 
-    quiet = None if len(paths) >= _MANY else True  # None: if on a terminal
+    quiet = None if len(found) >= _MANY else True  # None: if on a terminal
     with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-      looks = pool.map(look, paths)
+      looks = pool.map(look, found)
       bar = tqdm.tqdm(
-        looks, f"looking at {self.split} files", len(paths), disable=quiet
+        looks, f"looking at {self.split} files", len(found), disable=quiet
       )
       return list(bar)
 
@@ -342,8 +342,7 @@ def _smallest(parts, mib: int) -> frozenset[int]:
 
 def _whole(path, lines, fps, least) -> np.ndarray:
   """A decoded file, decoded once however many sources and threads ask."""
-  stat = path.stat()
-  key = (path, stat.st_mtime_ns, stat.st_size, lines, fps, least)
+  key = (path, *paths.stamp(path), lines, fps, least)
   with _lock:
     own = _locks.setdefault(key, threading.Lock())
   with own:

@@ -11,7 +11,6 @@ are taken as square.
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,6 +20,8 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
+
+from magvit_jax import paths
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".gif")
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -70,7 +71,7 @@ class _Timeline:
     return max(int(found), 0)
 
 
-def probe(path: str | os.PathLike) -> Info:
+def probe(path: paths.Name) -> Info:
   """Size, rate, length and rotation of a file.
 
   Decodes one frame of a video, and of an image only its header: there may be
@@ -99,7 +100,7 @@ def probe(path: str | os.PathLike) -> Info:
   return Info(width, height, line.fps, count, 90 * quarters, line.has_audio)
 
 
-def count_frames(path: str | os.PathLike, fps: float | None = None) -> int:
+def count_frames(path: paths.Name, fps: float | None = None) -> int:
   """Number of frames of a file, at `fps` frames per second if given."""
   if is_image(path):
     return 1
@@ -110,7 +111,7 @@ def count_frames(path: str | os.PathLike, fps: float | None = None) -> int:
 
 
 def read_clip(
-  path: str | os.PathLike,
+  path: paths.Name,
   start: int,
   frames: int,
   stride: int = 1,
@@ -148,7 +149,7 @@ def read_clip(
 
 
 def read_frames(
-  path: str | os.PathLike,
+  path: paths.Name,
   fps: float | None = None,
   *,
   lines: int | None = None,
@@ -163,7 +164,7 @@ def read_frames(
 
 
 def read_all(
-  path: str | os.PathLike,
+  path: paths.Name,
   lines: int | None = None,
   fps: float | None = None,
   *,
@@ -173,7 +174,7 @@ def read_all(
   return np.stack(list(read_frames(path, fps, lines=lines, least=least)))
 
 
-def is_image(path: str | os.PathLike) -> bool:
+def is_image(path: paths.Name) -> bool:
   """Whether the extension is an image's: a video of one frame."""
   return pathlib.Path(path).suffix.lower() in IMAGE_EXTENSIONS
 
@@ -265,11 +266,14 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
 @contextlib.contextmanager
 def _opened(path):
   """(container, video stream); what FFmpeg raises becomes an OSError."""
-  path = pathlib.Path(path)
-  if not path.is_file():
+  path = paths.place(path)
+  if not paths.is_remote(path) and not path.is_file():
     raise FileNotFoundError(f"{path}: no such file")
   try:
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with (
+      _source(path) as source,
+      av.open(source, metadata_errors="ignore") as container,
+    ):
       stream = container.streams.best("video")
       if stream is None:
         raise OSError(f"{path}: holds no video stream")
@@ -281,16 +285,27 @@ def _opened(path):
     ) from error
 
 
+@contextlib.contextmanager
+def _source(path: paths.Path):
+  """What FFmpeg and Pillow open: a local name, or a remote file that seeks."""
+  if not paths.is_remote(path):
+    yield str(path)
+    return
+  try:
+    file = path.open("rb")
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f"{path}: no such file") from error
+  with file:
+    yield file
+
+
 def _timeline(path) -> _Timeline:
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"{path}: no such file")
-  stat = path.stat()
-  return _scan(path, stat.st_mtime_ns, stat.st_size)
+  path = paths.place(path)
+  return _scan(path, *paths.stamp(path))
 
 
 @functools.lru_cache(maxsize=4096)
-def _scan(path: pathlib.Path, mtime: int, size: int) -> _Timeline:
+def _scan(path: paths.Path, mtime: int, size: int) -> _Timeline:
   """Timestamps of a file; `mtime` and `size` only mark a changed file."""
   del mtime, size
   with _opened(path) as (container, stream):
@@ -351,7 +366,7 @@ def _rgb(frame, lines, least) -> np.ndarray:
 def _picture(path) -> Iterator[PIL.Image.Image]:
   """An image, not decoded yet; what Pillow raises becomes an OSError."""
   try:
-    with PIL.Image.open(path) as image:
+    with _source(paths.place(path)) as source, PIL.Image.open(source) as image:
       yield image
   except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
     raise OSError(f"{path}: cannot be read as an image ({error})") from error

@@ -5,7 +5,6 @@ renamed when it is whole, so what exists can be played.
 """
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,6 +13,8 @@ import av
 import av.filter
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
+
+from magvit_jax import paths
 
 # H.264 stores chroma at half the size, which an odd picture does not divide
 # into. Such pictures keep it whole: fewer hardware players read the result,
@@ -29,7 +30,7 @@ _CODECS = {
 
 
 def write_video(
-  path: str | os.PathLike,
+  path: paths.Name,
   frames: Iterable[np.ndarray],
   fps: float | Fraction,
   quality: int = 18,
@@ -60,34 +61,30 @@ def write_video(
 
 @contextlib.contextmanager
 def opened(
-  path: str | os.PathLike, fps: float | Fraction, quality: int = 18
+  path: paths.Name, fps: float | Fraction, quality: int = 18
 ) -> Iterator["_File"]:
   """A video file to `add` pictures to; arguments as those of `write_video`.
 
   It appears under its name when the block ends without an error.
   """
-  path = pathlib.Path(path)
+  path = paths.place(path)
   _check_target(path, fps)
-  part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
   try:
-    with contextlib.ExitStack() as stack:
+    with paths.writing(path) as part, contextlib.ExitStack() as stack:
       file = _File(part, _rate(fps), quality, stack)
       yield file
       file.finish()
-    os.replace(part, path)
   except av.FFmpegError as error:
     raise OSError(f"{path}: cannot be written ({error.strerror})") from error
-  finally:
-    part.unlink(missing_ok=True)
 
 
-def _check_target(path: pathlib.Path, fps) -> None:
+def _check_target(path: paths.Path, fps) -> None:
   if path.suffix.lower() not in _CODECS:
     raise ValueError(
       f"{path}: cannot write {path.suffix or 'a file without extension'!r}; "
       f"use one of {' '.join(_CODECS)}"
     )
-  if not path.parent.is_dir():
+  if not paths.is_folder(path.parent):
     raise FileNotFoundError(
       f"{path}: there is no folder {path.parent}; make it first"
     )

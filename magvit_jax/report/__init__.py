@@ -1,18 +1,15 @@
 """The report of a run: one HTML file that opens without a network."""
 
-import os
-import pathlib
-import tempfile
-
+from magvit_jax import paths
 from magvit_jax.report import beside as beside_section
 from magvit_jax.report import gather, page, sections
 
 
 def write(
-  workdir: str | pathlib.Path,
-  out: str | pathlib.Path | None = None,
-  beside: str | pathlib.Path | None = None,
-) -> pathlib.Path:
+  workdir: paths.Name,
+  out: paths.Name | None = None,
+  beside: paths.Name | None = None,
+) -> paths.Path:
   """Writes the report of a run and returns its path.
 
   The run may still be training: what it has not reached yet is left out, and
@@ -28,8 +25,8 @@ def write(
     OSError: there is no run in a workdir, or the file cannot be written.
     ValueError: the two runs have no clips in common.
   """
-  target = pathlib.Path(out or pathlib.Path(workdir) / "report.html")
-  if out is not None and not target.parent.is_dir():
+  target = paths.place(out or paths.place(workdir) / "report.html")
+  if out is not None and not paths.is_folder(target.parent):
     raise FileNotFoundError(
       f"{target} cannot be written: there is no folder {target.parent}; make it"
     )
@@ -38,14 +35,10 @@ def write(
     run = run._replace(beside=gather.gather(beside))
     beside_section.check(run, run.beside)
   text = page.page(
-    f"{run.path.resolve().name} – report", head(run), sections.of(run)
+    f"{paths.title(run.path)} – report", head(run), sections.of(run)
   )
   # A reader of the old report never sees half of the new one.
-  handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".html")
-  with os.fdopen(handle, "w", encoding="utf-8") as file:
-    file.write(text)
-  os.chmod(partial, 0o644)
-  os.replace(partial, target)
+  paths.write_text(target, text)
   return target
 
 
@@ -69,7 +62,7 @@ def head(run: gather.Workdir) -> str:
   inner = run.tokenizer.notes if run.tokenizer else ()
   notes = [*run.notes, *(f"Tokenizer: {note}" for note in inner)]
   notes = "".join(page.paragraph(note, "bad") for note in notes)
-  name = page.escape(run.path.resolve().name)
+  name = page.escape(paths.title(run.path))
   return (
     f'<h1>{name}<span class="badge {style}">{state}</span></h1>'
     f'<div class="facts soft">{items}</div>{notes}'

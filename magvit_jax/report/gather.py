@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import api, evaluate, registry, sampler, workdir
+from magvit_jax import api, evaluate, paths, registry, sampler, workdir
 from magvit_jax.data import transforms
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report.made import Made, make
@@ -76,7 +76,7 @@ class Workdir(NamedTuple):
     beside: another tokenizer's run of the same clips, or None.
   """
 
-  path: pathlib.Path
+  path: paths.Path
   config: dict[str, Any]
   about: dict[str, Any]
   rows: list[dict[str, Any]]
@@ -94,13 +94,13 @@ class Workdir(NamedTuple):
     return [row for row in self.rows if row.get("kind") == kind]
 
 
-def gather(folder: str | pathlib.Path) -> Workdir:
+def gather(folder: paths.Name) -> Workdir:
   """Reads a workdir and runs its newest checkpoint on held-out clips.
 
   Raises:
     OSError: the folder has no config.json.
   """
-  path = pathlib.Path(folder)
+  path = paths.place(folder)
   about = dict(workdir.read_config(path))
   config = about.pop("config")
   notes: list[str] = []
@@ -117,7 +117,7 @@ def gather(folder: str | pathlib.Path) -> Workdir:
     rows=read_rows(path / "metrics.jsonl", notes),
     done=(path / "DONE").exists(),
     evaluations={
-      file.name: json.loads(file.read_text())
+      file.name: json.loads(paths.read_text(file))
       for file in sorted(path.glob("evaluation*.json"))
     },
     held=held,
@@ -129,7 +129,7 @@ def gather(folder: str | pathlib.Path) -> Workdir:
 
 
 def _held(
-  path: pathlib.Path, notes: list[str]
+  path: paths.Path, notes: list[str]
 ) -> tuple[Held | None, dict[str, Any] | None]:
   """Reconstructions of held-out clips, and the split."""
   try:
@@ -145,7 +145,7 @@ def _held(
 
 
 def _generated(
-  path: pathlib.Path, config: dict[str, Any], notes: list[str]
+  path: paths.Path, config: dict[str, Any], notes: list[str]
 ) -> tuple[Made | None, dict[str, Any] | None]:
   """What a generator makes, and the split of its data."""
   source = split = None
@@ -178,13 +178,13 @@ def _tokenizer(config: dict[str, Any], notes: list[str]) -> Workdir | None:
   return run
 
 
-def read_rows(path: pathlib.Path, notes: list[str]) -> list[dict[str, Any]]:
+def read_rows(path: paths.Path, notes: list[str]) -> list[dict[str, Any]]:
   """Lines of metrics.jsonl; one half written is left out and noted."""
   if not path.exists():
     notes.append(f"No curves: {path.name} does not exist yet")
     return []
   rows, broken = [], 0
-  for line in path.read_text().splitlines():
+  for line in paths.read_text(path).splitlines():
     try:
       rows.append(json.loads(line))
     except json.JSONDecodeError:
