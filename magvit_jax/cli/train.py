@@ -6,12 +6,19 @@ Example, on the bundled clips and then on your own:
   python -m magvit_jax train --config=tokenizer/clips --workdir=runs/mine \\
     --config.data.root=/my/videos --config.steps=20000
 
+The same command on every host of a pod makes them one run, with a workdir
+that all of them share:
+
+  python -m magvit_jax train --config=tokenizer/k600 --workdir=gs://me/k600 \\
+    --coordinator=auto
+
 A config is a file (configs/tokenizer/clips.py), or the name of one that comes
 with the package (tokenizer/clips); an argument after a colon picks its
 structure (tokenizer/clips:quantizer=fsq), --config.a.b=value sets a value.
 Stopped by ctrl-C or SIGTERM it saves; the same command goes on. Compiled
 programs are kept in JAX_COMPILATION_CACHE_DIR, by default the user's cache
-folder, so that going on does not compile again.
+folder, so that going on does not compile again. SIGTERM to one of several
+processes stops them all.
 """
 
 import argparse
@@ -23,7 +30,16 @@ from typing import Any
 
 import ml_collections
 
-from magvit_jax import compile_cache, loop, profiling, registry, workdir
+from magvit_jax import (
+  clusters,
+  compile_cache,
+  joining,
+  loop,
+  processes,
+  profiling,
+  registry,
+  workdir,
+)
 
 
 def main(argv: list[str]) -> int:
@@ -50,13 +66,18 @@ def main(argv: list[str]) -> int:
     help="trace these steps, counted from 0 and without LAST, into "
     "WORKDIR/profile",
   )
+  clusters.add_flags(parser)
   flags, rest = parser.parse_known_args(argv)
+  place = clusters.find(flags.coordinator, flags.processes, flags.process)
   cfg = load_config(flags.config)
   override(cfg, rest)
   asked = flags.profile_steps
   profile = profiling.parse(asked) if asked else None
   compile_cache.enable()
-  result = loop.run(cfg, flags.workdir, flags.resume, profile=profile)
+  with joining.join(place):
+    same = processes.facts(cfg, resume=flags.resume, profile_steps=asked)
+    processes.agree("what to run", same)
+    result = loop.run(cfg, flags.workdir, flags.resume, profile=profile)
   return 128 + result["stopped"] if result["stopped"] else 0
 
 
@@ -92,7 +113,8 @@ def override(cfg: ml_collections.ConfigDict, flags: list[str]) -> None:
     if not flag.startswith("--config."):
       raise ValueError(
         f"unknown flag {flag!r}; flags of train are --config, --workdir, "
-        "--resume, --profile_steps and --config.KEY=VALUE (see --help)"
+        "--resume, --profile_steps, --coordinator, --processes, --process and "
+        "--config.KEY=VALUE (see --help)"
       )
     if not equals:
       if not flags or flags[0].startswith("--"):
