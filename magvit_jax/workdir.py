@@ -123,7 +123,7 @@ def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:
 def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
   """Writes the config as `plan` says, and returns that.
 
-  To be called once the run is known to start: a config that fails must not
+  To be called by process 0, once the run is known to start: a config that fails must not
   stand in the way of its correction, nor for the network that was trained.
   A new config under 'force' takes the place of the old one, which is kept
   under 'earlier', and reopens a run that was done.
@@ -134,7 +134,7 @@ def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
   mode = plan(workdir, cfg, resume)
   folder = paths.place(workdir)
   check_writable(folder)
-  if jax.process_index() != 0 or mode == "done":
+  if mode == "done":
     return mode
   if mode == "new":
     write_config(folder, cfg)
