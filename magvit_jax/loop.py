@@ -21,6 +21,8 @@ from magvit_jax import checkpoint as checkpoints
 from magvit_jax import (
   clock,
   incidents,
+  joining,
+  processes,
   profiling,
   registry,
   sharding,
@@ -103,7 +105,10 @@ def run(
     sharding.local_rows(count, mesh, name)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
   cfg, found = freezing.resolve(cfg, workdir)
-  if workdirs.plan(workdir, cfg, resume) == "done":
+  mode = workdirs.plan(workdir, cfg, resume)
+  seen = dict(mode=mode, config=cfg, steps=checkpoints.steps(workdir))
+  processes.agree(f"what the workdir {workdir} holds", workdirs.normal(seen))
+  if mode == "done":
     if jax.process_index() == 0:
       print(
         f"{workdir} is done: all {cfg.steps} steps are trained. Look at it "
@@ -117,11 +122,13 @@ def run(
     sharding.local_rows(micro, mesh, f"{name} / stage.accumulate")
   cfg = freezing.describe(cfg, parts.train)
   workdirs.check_writable(workdir)
-  with contextlib.ExitStack() as stack:
+  processes.check_shared(workdir)
+  with contextlib.ExitStack() as stack, joining.together():
     loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack, profile)
     loop.start(found if frozen is None else frozen)
     # What could not start leaves no config, and an earlier one as it was.
-    workdirs.prepare(workdir, cfg, resume)
+    if jax.process_index() == 0:
+      workdirs.prepare(workdir, cfg, resume)
     return loop.train(stack.enter_context(signals.Stop()))
 
 
@@ -193,7 +200,7 @@ class _Loop:
   def train(self, stop: signals.Stop) -> dict[str, Any]:
     """Steps to the end or to a signal; returns what `run` does."""
     cfg, results = self.cfg, {}
-    if self.step and self._lacks_evaluation():
+    if self.step and processes.of_first(self._lacks_evaluation()):
       results = self._evaluate()
     self.clock.restart(self.step)
     while self.step < cfg.steps:
@@ -242,7 +249,8 @@ class _Loop:
 
   def _log(self, step: int, values: dict[str, float]) -> None:
     speed = self.clock.speed(step, self.cfg.batch)
-    values |= {**speed, "skipped": self.incidents.skipped}
+    skipped = processes.total("skipped", self.incidents.skipped)
+    values |= {**speed, "skipped": skipped}
     values |= self.utilization(speed["seconds_step"])
     rate = speed["examples_per_second"]
     self.writer.write(step, "train", values)
