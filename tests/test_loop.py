@@ -7,131 +7,28 @@ import signal
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
-import optax
 import pytest
+from toy_loop import (
+  ToySource,
+  config,
+  final,
+  kinds,
+  parts,
+  rows,
+  toy_stage,
+  train,
+)
 
 from magvit_jax import (
   checkpoint,
   incidents,
   loop,
-  optim,
   profiling,
   utilization,
   warmstart,
   workdir,
 )
-from magvit_jax.stages import Stage, TrainState
-
-
-class ToySource:
-  """Noise clips of two files; the first is unreadable if asked."""
-
-  files = ("a.mp4", "b.mp4")
-  on_corrupt = "replace"
-  shape = (3, 12, 12, 3)
-
-  def __init__(self, clips: int, broken: bool = False):
-    self.clips, self.broken = clips, broken
-
-  def __len__(self):
-    return self.clips
-
-  def clip(self, i, rng):
-    if self.broken and i % 2 == 0:
-      raise OSError("a.mp4 cannot be read")
-    video = rng.integers(0, 256, self.shape).astype(np.uint8)
-    return dict(video=video, label=0, file=i % 2, name=self.files[i % 2])
-
-
-def toy_stage(steps, nan_from=10**6, width=3):
-  """Learns a colour matrix; its step uses the key and counts bad steps."""
-  tx = optim.make(steps, lr=0.01, warmup=2, clip=1.0)
-
-  def init(key, batch, frozen):
-    del batch
-    kernel = 0.1 * jax.random.normal(key, (3, width))
-    params = {"in": {"kernel": kernel}, "out": {"kernel": kernel.T}}
-    zero = jnp.zeros((), jnp.int32)
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(zero, params, tx.init(params), ema, frozen, {"bad": zero})
-
-  def apply(params, video):
-    return video @ params["in"]["kernel"] @ params["out"]["kernel"]
-
-  def step(state, batch, key):
-    def loss_of(params):
-      video = batch["video"]
-      noisy = video + 0.1 * jax.random.normal(key, video.shape)
-      loss = jnp.mean((apply(params, noisy) - video) ** 2)
-      return jnp.where(state.step >= nan_from, jnp.nan, loss)
-
-    loss, grads = jax.value_and_grad(loss_of)(state.params)
-    good = jnp.isfinite(loss)
-    updates, opt = tx.update(grads, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
-    d = optim.ema_decay(0.9, state.step)
-    ema = jax.tree.map(lambda e, p: d * e + (1 - d) * p, state.ema, params)
-    new = (params, opt, ema)
-    old = (state.params, state.opt, state.ema)
-    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
-    bad = jnp.where(good, 0, state.extra["bad"] + 1)
-    state = TrainState(state.step + 1, *new, state.frozen, {"bad": bad})
-    return state, {
-      "loss": loss,
-      "loss_l2": loss,
-      "draw": jax.random.uniform(key),
-    }
-
-  def predict(state, batch):
-    recon = jnp.clip(apply(state.ema, batch["video"]), -1.0, 1.0)
-    keep = {k: batch[k] for k in ("video", "valid", "file")}
-    return {**keep, "recon": recon}
-
-  return Stage(init, step, {"predict": predict}, {"sizes": ()})
-
-
-def config(**changes):
-  cfg = ml_collections.ConfigDict(
-    dict(
-      seed=1,
-      steps=6,
-      batch=4,
-      stage=dict(name="toy"),
-      data=dict(name="toy"),
-      loader=dict(threads=2, prefetch=2),
-      eval=dict(every=3, batch=4, metrics=dict(psnr=dict())),
-      checkpoint=dict(every=2, keep=2, best="none", best_mode="max"),
-      log=dict(every=1),
-      mesh=dict(data=-1, fsdp=1, context=1, tensor=1),
-      init_from="",
-      inflate="none",
-    )
-  )
-  cfg.update(changes)
-  return cfg
-
-
-def parts(cfg, broken=False, **stage):
-  return loop.Parts(
-    toy_stage(max(cfg.steps, 2), **stage), ToySource(10, broken), ToySource(5)
-  )
-
-
-def train(folder, resume="auto", broken=False, stage=None, **changes):
-  cfg = config(**changes)
-  return loop.run(cfg, folder, resume, parts(cfg, broken, **(stage or {})))
-
-
-def rows(folder, kind):
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  return [r for r in map(json.loads, lines) if r["kind"] == kind]
-
-
-def final(folder, item="params", **stage):
-  state = jax.eval_shape(toy_stage(6, **stage).init, jax.random.key(0), {}, {})
-  return checkpoint.load_params(folder, getattr(state, item), item)
 
 
 def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
@@ -171,6 +68,7 @@ def test_whole_run_leaves_what_readers_expect(whole):
   assert checkpoint.steps(folder) == [4, 6]
   assert list((folder / "tb").iterdir())
   assert rows(folder, "train")[-1]["loss"] < rows(folder, "train")[0]["loss"]
+  assert kinds(folder) == [("start", 0), ("ended", 6)]
 
 
 def test_utilization_follows_the_step_time(tmp_path, monkeypatch):
@@ -234,12 +132,21 @@ def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run(
     values = [r[name] for r in rows(tmp_path, "train")]
     assert values == [r[name] for r in rows(whole[0], "train")]
   assert rows(tmp_path, "eval") == rows(whole[0], "eval")
+  sessions = [("start", 0), ("ended", cut), ("start", cut), ("ended", 6)]
+  assert kinds(tmp_path) == sessions
+  signals = [row.get("signal") for row in incidents.read(tmp_path)]
+  assert signals == [None, signal.SIGTERM, None, 0]
 
 
 def test_a_run_killed_before_done_is_evaluated_and_done(whole, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(whole[0], folder)
   (folder / "DONE").unlink()
+  # As a version left it that knew nothing of these keys.
+  document = workdir.read_config(folder)
+  for key in ("watch", "inflate"):
+    del document["config"][key]
+  (folder / "config.json").write_text(json.dumps(document))
   assert train(folder)["eval_psnr"] == whole[1]["eval_psnr"]
   assert (folder / "DONE").exists()
   assert rows(folder, "eval") == rows(whole[0], "eval")
@@ -297,6 +204,10 @@ def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
   bad = [r for r in rows(tmp_path, "train") if r["loss"] is None]
   assert [r["step"] for r in bad] == [6, 7, 8]
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(final(tmp_path)))
+  *skipped, failed = incidents.read(tmp_path)[1:]
+  assert [(r["step"], r["row"]) for r in skipped] == [(6, 1), (7, 2), (8, 3)]
+  assert skipped[0]["files"] == ["a.mp4", "b.mp4"]
+  assert failed["kind"] == "failed" and "3 steps in a row" in failed["error"]
 
 
 def test_unreadable_clips_are_named_once_and_counted(tmp_path, capsys):
@@ -304,6 +215,8 @@ def test_unreadable_clips_are_named_once_and_counted(tmp_path, capsys):
   out = capsys.readouterr().out
   assert out.count("unreadable, replaced by the next clip") == 1
   assert "a.mp4" in out
+  (row,) = [r for r in incidents.read(tmp_path) if r["kind"] == "unreadable"]
+  assert row["names"] == ["a.mp4 cannot be read"]
   counts = [r["skipped"] for r in rows(tmp_path, "train")]
   assert counts[-1] > counts[0] >= 0 and counts == sorted(counts)
 
