@@ -123,8 +123,9 @@ def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:
 def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
   """Writes the config as `plan` says, and returns that.
 
-  To be called by process 0, once the run is known to start: a config that fails must not
-  stand in the way of its correction, nor for the network that was trained.
+  To be called by process 0, once the run is known to start: a config that
+  fails must not stand in the way of its correction, nor for the network that
+  was trained.
   A new config under 'force' takes the place of the old one, which is kept
   under 'earlier', and reopens a run that was done.
 
