@@ -20,6 +20,7 @@ import numpy as np
 from magvit_jax import checkpoint as checkpoints
 from magvit_jax import (
   clock,
+  frozen_files,
   incidents,
   joining,
   processes,
@@ -27,14 +28,17 @@ from magvit_jax import (
   registry,
   sharding,
   signals,
+  space,
   utilization,
   warmstart,
+  watch,
 )
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
+from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
@@ -97,7 +101,9 @@ def run(
     incidents.NonFiniteError: three non-finite steps in a row.
     ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
   """
+  cfg = common.complete(cfg)
   _check_counts(cfg)
+  watch.check(cfg.watch)
   warmstart.check(cfg)
   profiling.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
@@ -129,7 +135,8 @@ def run(
     # What could not start leaves no config, and an earlier one as it was.
     if jax.process_index() == 0:
       workdirs.prepare(workdir, cfg, resume)
-    return loop.train(stack.enter_context(signals.Stop()))
+    stop = stack.enter_context(signals.Stop())
+    return loop.incidents.session(lambda: loop.step, lambda: loop.train(stop))
 
 
 class _Loop:
@@ -141,7 +148,13 @@ class _Loop:
     self.clock = clock.Clock()
     self.writer: writers.Writer | None = None
     self.key = jax.random.key(cfg.seed)
-    self.incidents = incidents.Incidents(self.say, parts.train.files)
+    self.step = 0
+    self.incidents = incidents.Incidents(
+      workdir, self.say, parts.train.files, cfg.watch.spike
+    )
+    stack.enter_context(
+      watch.Watch(self.clock, lambda: self.step, self.incidents, cfg.watch)
+    )
     self.pending: tuple[int, dict[str, Array], np.ndarray] | None = None
     self.saver = checkpoints.Checkpointer(
       workdir, **cfg.checkpoint, say=self.say
@@ -170,6 +183,7 @@ class _Loop:
       frozen = jax.device_put(frozen, layout.frozen)
       init = jax.jit(init, out_shardings=layout)
     workdirs.check_space(self.workdir, abstract)
+    self.space = space.Space(self.workdir, cfg, abstract, self.incidents)
     self._restore(abstract, init, batch, frozen)
     self.step = int(self.state.step)
     if self.step > cfg.steps:
@@ -183,6 +197,7 @@ class _Loop:
     self.writer = writers.Writer(self.workdir, steps=cfg.steps, start=self.step)
     self.stack.callback(self.writer.close)
     self.clock.resume(self.writer.rows("time"))
+    self.incidents.resume(self.writer.rows("train"))
     self.trace.begin(self.step)
     self.say(trees.table(self.state.params))
     if self.mesh.size > 1:
@@ -245,7 +260,7 @@ class _Loop:
       saved = self.saver.latest()
       self.incidents.non_finite(step, bad, values, files, saved)
     else:
-      self.incidents.finite()
+      self.incidents.finite(step, metrics, files)
 
   def _log(self, step: int, values: dict[str, float]) -> None:
     speed = self.clock.speed(step, self.cfg.batch)
@@ -284,6 +299,7 @@ class _Loop:
 
   def _save(self, metrics: dict[str, float] | None, force: bool) -> None:
     with self.clock("checkpoint"):
+      self.space.look(self.step)
       self.saver.save(self.step, self.state, metrics, force=force)
     if not force:
       self._write_time()
@@ -323,6 +339,7 @@ class _Loop:
     return first
 
   def _put(self, batch: dict[str, Any]) -> dict[str, Array]:
+    self.clock.beat()
     return sharding.put_batch(pipeline.arrays(batch), self.mesh)
 
   def _restore(
@@ -336,14 +353,14 @@ class _Loop:
     with self.clock("checkpoint"):
       found = self.saver.restore(abstract)
       if found is not None:
-        frozen = checkpoints.restore_frozen(self.workdir, abstract.frozen)
+        frozen = frozen_files.restore(self.workdir, abstract.frozen)
         self.state = found[1]._replace(frozen=frozen)
         self.say(f"resumed from step {found[0]}")
         return
       warm, source = None, self.cfg.init_from
       if source:  # what does not fit is found before anything is computed
         warm = warmstart.match(source, abstract, self.cfg.inflate)
-      checkpoints.save_frozen(self.workdir, frozen)
+      frozen_files.save(self.workdir, frozen)
     with self.clock("compile"):
       self.state = init(self.key, batch, frozen)
       if warm:

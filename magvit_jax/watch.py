@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from magvit_jax import clock as clocks
 from magvit_jax import paths
@@ -41,12 +41,9 @@ NAMES = {
 }
 
 
-def check(stall_seconds: float, compile_seconds: float, spike: float) -> None:
+def check(cfg: Mapping[str, float]) -> None:
   """ValueError where a value of the config's group `watch` is below 0."""
-  values = dict(
-    stall_seconds=stall_seconds, compile_seconds=compile_seconds, spike=spike
-  )
-  for name, value in values.items():
+  for name, value in cfg.items():
     if not value >= 0:
       raise ValueError(
         f"watch.{name} is {value}; it must be 0 (off) or above: set "
@@ -61,8 +58,9 @@ class Watch:
     clock: of the run.
     step: gives the last step that was begun.
     incidents: tells, keeps, and knows the workdir.
-    stall_seconds: without a sign of progress before it is told; 0 for never.
-    compile_seconds: that in place of it while programs are compiled.
+    cfg: the config's group `watch`: 'stall_seconds' without a sign of
+      progress before it is told, 'compile_seconds' in place of that while
+      programs are compiled; 0 for never.
   """
 
   def __init__(
@@ -70,12 +68,13 @@ class Watch:
     clock: clocks.Clock,
     step: Callable[[], int],
     incidents: Incidents,
-    *,
-    stall_seconds: float,
-    compile_seconds: float,
+    cfg: Mapping[str, float],
   ):
     self.clock, self.step, self.incidents = clock, step, incidents
-    self.seconds = {False: stall_seconds, True: compile_seconds}
+    self.seconds = {
+      False: cfg["stall_seconds"],
+      True: cfg["compile_seconds"],
+    }
     self._seen, self._waited, self._told = clock.now, 0.0, 0
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._run, name="watch", daemon=True)

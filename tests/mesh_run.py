@@ -11,7 +11,7 @@ import sys
 
 import jax
 import numpy as np
-import test_loop
+import toy_loop
 import test_stage_tokenizer
 import tiny_generator
 
@@ -137,11 +137,11 @@ def stages(folder):
 def through_the_loop(folder):
   """A whole run, and one that goes on from its step 2 on another mesh."""
   whole, other = folder / "whole", folder / "other"
-  test_loop.train(whole, steps=4, **LOOP)
+  toy_loop.train(whole, steps=4, **LOOP)
   shutil.copytree(whole, other)
   shutil.rmtree(other / "checkpoints" / "4")
   (other / "DONE").unlink()
-  test_loop.train(other, "force", steps=4, **{**LOOP, "mesh": OTHER})
+  toy_loop.train(other, "force", steps=4, **{**LOOP, "mesh": OTHER})
 
 
 def main(folder):

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-import test_loop
+import toy_loop
 import test_loop_tokenizer
 
 from magvit_jax import loop, tokenizers
@@ -163,7 +163,7 @@ def test_a_joint_run_that_goes_on_is_the_whole_run(tmp_path):
   shutil.rmtree(again / "checkpoints" / "4")
   (again / "DONE").unlink()
   loop.run(cfg, again)
-  there, here = (test_loop.rows(folder, "train") for folder in (whole, again))
+  there, here = (toy_loop.rows(folder, "train") for folder in (whole, again))
   for name in ("loss", "loss_l2", "image_loss_l2", "grad_norm_gen"):
     values = [row[name] for row in there]
     assert values == [row[name] for row in here] and len(set(values)) == 4

@@ -8,7 +8,7 @@ import sys
 import mesh_run
 import numpy as np
 import pytest
-import test_loop
+import toy_loop
 
 STAGES = ("tokenizer", "generator")
 MESHES = [name for name in mesh_run.MESHES if name != "one"]
@@ -101,12 +101,12 @@ def test_the_entropy_of_the_batch_is_that_of_all_devices(folder):
 
 
 def losses(folder):
-  return {r["step"]: r["loss"] for r in test_loop.rows(folder, "train")}
+  return {r["step"]: r["loss"] for r in toy_loop.rows(folder, "train")}
 
 
 def test_the_loop_trains_on_a_mesh_as_on_one_device(folder, tmp_path):
   changes = {**mesh_run.LOOP, "mesh": dict(data=-1)}
-  test_loop.train(tmp_path / "one", steps=4, **changes)
+  toy_loop.train(tmp_path / "one", steps=4, **changes)
   one, many = losses(tmp_path / "one"), losses(folder / "whole")
   assert one.keys() == many.keys() == {1, 2, 3, 4}
   assert list(many.values()) == pytest.approx(list(one.values()), rel=1e-4)
@@ -115,7 +115,7 @@ def test_the_loop_trains_on_a_mesh_as_on_one_device(folder, tmp_path):
 def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(folder):
   whole, other = losses(folder / "whole"), losses(folder / "other")
   assert [other[3], other[4]] == pytest.approx([whole[3], whole[4]], rel=1e-4)
-  evals = [test_loop.rows(folder / n, "eval")[-1] for n in ("whole", "other")]
+  evals = [toy_loop.rows(folder / n, "eval")[-1] for n in ("whole", "other")]
   psnr = [row["eval_psnr"] for row in evals]
   assert psnr[0] == pytest.approx(psnr[1], rel=1e-4)
   assert "resumed from step 2" in (folder / "stdout").read_text()

@@ -36,7 +36,7 @@ def kinds(folder):
 def watching(log, **seconds):
   seconds = {"stall_seconds": 10.0, "compile_seconds": 100.0, **seconds}
   time_of = clock.Clock()
-  return time_of, watch.Watch(time_of, lambda: 7, log, **seconds)
+  return time_of, watch.Watch(time_of, lambda: 7, log, seconds)
 
 
 def test_a_stall_is_told_at_growing_intervals_and_so_is_its_end(told, tmp_path):
@@ -152,9 +152,9 @@ def test_a_run_that_stands_still_says_so_and_goes_on(
 
 
 def test_wrong_seconds_are_refused():
-  watch.check(stall_seconds=0.0, compile_seconds=1.0, spike=0.0)
+  watch.check({"stall_seconds": 0.0, "spike": 1.0})
   with pytest.raises(ValueError, match="watch.spike is -1; it must be 0"):
-    watch.check(stall_seconds=0.0, compile_seconds=1.0, spike=-1)
+    watch.check({"stall_seconds": 0.0, "spike": -1})
 
 
 def feed(values, deviations=6.0):
