@@ -29,7 +29,7 @@ def read_start(
   """
   info = probe(path, given)
   _check_size(path, info, shape, fit)
-  return _cropped(path, 0, min(shape[0], info.frames), shape, fit), info
+  return read_part(path, 0, min(shape[0], info.frames), shape, fit), info
 
 
 def read_ends(
@@ -39,7 +39,7 @@ def read_ends(
   info = probe(path, 2 * given)
   _check_size(path, info, shape, fit)
   starts = (0, info.frames - given)
-  parts = [_cropped(path, start, given, shape, fit) for start in starts]
+  parts = [read_part(path, start, given, shape, fit) for start in starts]
   return np.concatenate(parts), info
 
 
@@ -104,7 +104,7 @@ def read_mask(
       f"the mask {path} has {own.frames} frames; give {count}, or an image, "
       "which holds for all frames"
     )
-  mask = _cropped(path, 0, count, shape, fit).mean(-1).astype(np.uint8)
+  mask = read_part(path, 0, count, shape, fit).mean(-1).astype(np.uint8)
   return mask[0] if count == 1 else mask
 
 
@@ -132,7 +132,10 @@ def _check_size(
     )
 
 
-def _cropped(path, start: int, count: int, shape: Shape, fit: bool):
+def read_part(
+  path: str, start: int, count: int, shape: Shape, fit: bool
+) -> np.ndarray:
+  """Frames of a file, uint8 [count h w 3], resized and cropped if `fit`."""
   _, h, w, _ = shape
   lines, least = (h, (h, w)) if fit else (None, (1, 1))
   video = video_io.read_clip(path, start, count, lines=lines, least=least)
