@@ -21,24 +21,15 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
 fi
 flags+=("$@")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/common.sh
+source launch/common.sh
 # shellcheck source=launch/venv.sh
 source launch/venv.sh
 ensure_venv quickstart
 runs=runs/$name
 
-# Runs a verb in a process group of its own and passes signals on once each, so
-# that ctrl-C and a scheduler's SIGTERM both let it save before it leaves.
-set -m
 verb() {
-  local child code=0
-  "$python" -m magvit_jax "$@" &
-  child=$!
-  trap 'kill -INT "$child" 2>/dev/null || true' INT
-  trap 'kill -TERM "$child" 2>/dev/null || true' TERM HUP
-  while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done
-  wait "$child" || code=$?
-  trap - INT TERM HUP
-  return "$code"
+  with_signals "$python" -m magvit_jax "$@"
 }
 
 # Trains and evaluates one stage, unless that is done.

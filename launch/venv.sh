@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the launch scripts: makes and fills .venv in the repository root.
 # After `ensure_venv EXTRAS`, $python runs in it.
 
