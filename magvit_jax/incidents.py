@@ -22,7 +22,7 @@ from magvit_jax import alive, paths, spikes
 from magvit_jax.data import listing
 
 MAX_BAD = 3  # non-finite steps in a row that stop a run
-NAMED = 8  # files that a row names at most
+NAMED = 64  # files that a row names at most
 
 
 class NonFiniteError(FloatingPointError):

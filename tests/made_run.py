@@ -1,5 +1,7 @@
 """Runs that nobody trained: a config, and rows as a healthy GAN leaves them."""
 
+import collections
+import json
 import math
 
 import numpy as np
@@ -153,3 +155,19 @@ def found(folder, name):
 def worse(findings):
   """Those that are not ok."""
   return [f for f in findings if f.severity != "ok"]
+
+
+def note(folder, *rows):
+  """Writes incidents (process, step, kind, facts), a minute apart."""
+  for minute, (process, step, kind, facts) in enumerate(rows):
+    name = f"incidents_{process}" if process else "incidents"
+    time = f"2026-01-01T{minute // 60:02}:{minute % 60:02}:00+00:00"
+    row = {"time": time, "step": step, "kind": kind, **START[kind], **facts}
+    with (folder / f"{name}.jsonl").open("a") as file:
+      file.write(json.dumps(row) + "\n")
+  return folder
+
+
+START = collections.defaultdict(
+  dict, start={"mark": "", "processes": 1, "files": 1000}
+)

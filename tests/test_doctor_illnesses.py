@@ -87,7 +87,7 @@ ILLNESSES = {
   ),
   "spikes": (
     "loss warn",
-    "3 spikes above 4 times the rows before (step 2,000, 2,400, 2,800)",
+    "3 spikes far above the steps before (step 2,000, 2,400, 2,800)",
     "stage.optim.lr=5e-05",
     dict(rows=bump),
   ),

@@ -4,8 +4,9 @@ Example:
 
   python -m magvit_jax doctor --workdir=runs/clips
 
-It reads config.json, metrics.jsonl and the checkpoints (each array, against
-its checksum), on the CPU only: it may run beside the training, or after it.
+It reads config.json, metrics.jsonl, incidents.jsonl and the checkpoints (each
+file and array, against its checksum), on the CPU only: it may run beside the
+training, or after it, also of a workdir in gs://.
 `wrong` is a broken run, `warn` probably costs quality or time, `note` is worth
 knowing. The exit status is 0 where nothing is wrong, 1 where something is, and
 2 where there is no run to look at. --json prints the same for machines.

@@ -1,15 +1,14 @@
 """What is wrong with a run, and what to change: `diagnose`.
 
 A check is a file of this folder with a function check(run) -> list[Finding].
-It reads what the run has left (config.json, metrics.jsonl, checkpoints) and
-computes nothing but sums over saved weights. Where the run has not left enough
-yet, a check says nothing.
+It reads what the run has left (config.json, metrics.jsonl, incidents.jsonl,
+checkpoints) and computes nothing but sums over saved weights. Where the run has
+not left enough yet, a check says nothing.
 """
 
-import pathlib
 from typing import NamedTuple
 
-from magvit_jax import registry
+from magvit_jax import paths, registry
 from magvit_jax.doctor.run import Run
 
 SEVERITIES = ("wrong", "warn", "note", "ok")
@@ -32,7 +31,7 @@ class Finding(NamedTuple):
   cure: str = ""
 
 
-def diagnose(workdir: str | pathlib.Path) -> tuple[Run, list[Finding]]:
+def diagnose(workdir: paths.Name) -> tuple[Run, list[Finding]]:
   """The run and all findings, the worst first.
 
   Raises:

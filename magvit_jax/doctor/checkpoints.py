@@ -1,15 +1,12 @@
 """Which checkpoints are whole, and whether the next one fits on the disk."""
 
-import shutil
-
+from magvit_jax import space
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 
-FITS = 2  # the next checkpoint is written before an old one is removed
-
 
 def check(run: Run) -> list[Finding]:
-  """Damage by step, checkpoints that are missing, a disk nearly full."""
+  """Damage by step, checkpoints that are missing, a disk that will be full."""
   whole = [step for step, fault in run.checkpoints.items() if not fault]
   found = [
     Finding(
@@ -65,13 +62,10 @@ def _space(run: Run) -> list[Finding]:
   if not run.checkpoints or run.done:
     return []
   folder = run.path / "checkpoints" / str(max(run.checkpoints))
-  size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-  free = shutil.disk_usage(run.path).free
-  if free > FITS * size:
+  size = space.folder_bytes(folder)
+  ahead = space.outlook(run.path, run.config, run.step, size)
+  if ahead.free > ahead.need:
     return []
-  what = (
-    f"the disk has {free / 2**20:.0f} MiB free, and a checkpoint takes "
-    f"{size / 2**20:.0f} MiB"
-  )
   cure = "free some space, or checkpoint.keep=1"
+  what = f"the disk will be full before the run is whole: {ahead}"
   return [Finding("checkpoints", "warn", what, cure)]

@@ -1,5 +1,6 @@
 """Clips that could not be read and were replaced by the next ones."""
 
+from magvit_jax.data import listing
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 
@@ -20,11 +21,16 @@ def check(run: Run) -> list[Finding]:
       "clips",
       "warn" if share > SHARE else "note",
       f"{skipped:,} clips could not be read ({share:.2%} of the examples) and "
-      "were replaced by the next ones",
-      "the output of the run names the files (search it for 'unreadable'); "
-      "mend or remove them",
+      f"were replaced by the next ones{_named(run)}",
+      "mend or remove these files; incidents.jsonl names them all",
     )
   ]
+
+
+def _named(run: Run) -> str:
+  rows = run.told("unreadable")
+  names = sorted({name for row in rows for name in row["names"]})
+  return f": {listing.some(names)}" if names else ""
 
 
 def total(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from magvit_jax.data import listing
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run, ends
 
@@ -10,7 +11,9 @@ TURNED = 1.5  # late over the best fifth: adversarial terms cost some
 # A batch can be three times as hard as its neighbours; a loss of 4 times the
 # median of the rows before it is not that.
 SPIKE, WINDOW = 4.0, 11
-MANY = 3
+MANY, EVERY = 3, 2000  # fewer spikes, or rarer than in so many steps, pass
+# Files that every spike has in its batch: so many of them would be chance.
+BY_CHANCE = 0.1
 WEAK = 0.1  # share of the weighted terms
 
 
@@ -66,7 +69,12 @@ def best(values: np.ndarray) -> float:
 
 
 def spikes(run: Run) -> list[int]:
-  """Steps whose main term is far above the rows before it."""
+  """Steps whose loss was far above what it was before.
+
+  The loop looks at each step; of runs that kept no incidents there are rows.
+  """
+  if run.incidents:
+    return sorted({row["step"] for row in run.told("spike")})
   steps, values = run.series(run.main_term)
   return [
     int(steps[k])
@@ -117,15 +125,31 @@ def _spikes(run: Run) -> list[Finding]:
     norms = run.values("grad_norm_gen")
     clip = 2 * np.median(norms) if len(norms) else 1.0
     cure = f"stage.optim.clip={clip:.2g}, or {cure}"
-  return [
-    Finding(
-      "loss",
-      "warn" if len(steps) >= MANY else "note",
-      f"{run.main_term} has {len(steps)} spikes above {SPIKE:g} times the rows "
-      f"before (step {shown})",
-      cure,
-    )
-  ]
+  many = len(steps) >= MANY and len(steps) * EVERY > run.step
+  what = (
+    f"{run.main_term} has {len(steps)} spikes far above the steps before (step "
+    f"{shown})"
+  )
+  if files := guilty(run):
+    what += f", each in a batch with clips of {listing.some(files)}"
+    cure = f"look at these files; then {cure}"
+  return [Finding("loss", "warn" if many else "note", what, cure)]
+
+
+def guilty(run: Run) -> list[str]:
+  """Files that every spike has in its batch, which chance does not explain."""
+  rows = run.told("spike")
+  starts = run.told("start")
+  if len(rows) < MANY or not starts:
+    return []
+  by_step: dict[int, set[str]] = {}
+  for row in rows:  # each process knows those of its own rows
+    by_step.setdefault(row["step"], set()).update(row["files"])
+  files = max(starts[-1]["files"], 1)
+  share = min(run.config["batch"] / files, 1.0)
+  if files * share ** len(by_step) > BY_CHANCE:
+    return []
+  return sorted(set.intersection(*by_step.values()))
 
 
 def _floor(run: Run) -> list[Finding]:

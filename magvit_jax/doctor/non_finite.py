@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from magvit_jax import incidents
+from magvit_jax.data import listing
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.losses import reconstruction
@@ -60,9 +61,16 @@ def check(run: Run) -> list[Finding]:
   cure = place.cure.format(
     lr=run.get("stage.optim.lr", 1e-4) / 3, clip=clip / 2 if clip else 1.0
   )
+  what += _clips(run, first["step"])
   if stopped:
-    what += "; the run stopped there, and its output names the clips"
+    what += "; the run stopped there"
   return [Finding("non_finite", "wrong" if stopped else "warn", what, cure)]
+
+
+def _clips(run: Run, step: int) -> str:
+  rows = [row for row in run.told("non_finite") if row["step"] == step]
+  files = sorted({name for row in rows for name in row["files"]})
+  return f"; its clips are of {listing.some(files)}" if files else ""
 
 
 def earliest(names: list[str]) -> tuple[Place, list[str]]:

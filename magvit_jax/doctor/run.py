@@ -1,15 +1,13 @@
 """A run as the checks see it: config, rows of metrics.jsonl, saved weights."""
 
 import functools
-import pathlib
 from typing import Any
 
 import numpy as np
 
-from magvit_jax import registry, tokenizers, workdir
+from magvit_jax import incidents, paths, registry, spikes, tokenizers, workdir
 from magvit_jax import tree as trees
 from magvit_jax.doctor import saved
-from magvit_jax.losses import reconstruction
 from magvit_jax.report import curves, gather
 from magvit_jax.types import PyTree
 
@@ -26,6 +24,7 @@ class Run:
     notes: what could not be read.
     train: rows of steps that were applied.
     bad: rows of steps that were not, as something was not finite.
+    incidents: what went wrong, in the order of time; see `incidents.read`.
     done: whether the last step was reached.
 
   Raises:
@@ -33,8 +32,8 @@ class Run:
     ValueError: its config.json is not of a run of this package.
   """
 
-  def __init__(self, folder: str | pathlib.Path):
-    self.path = pathlib.Path(folder)
+  def __init__(self, folder: paths.Name):
+    self.path = paths.place(folder)
     document = workdir.read_config(self.path)
     config = document.get("config") if isinstance(document, dict) else None
     missing = [k for k in NEEDED if k not in (config or {})]
@@ -55,11 +54,20 @@ class Run:
     train = self.of("train")
     self.train = [row for row in train if not row.get("bad")]
     self.bad = [row for row in train if row.get("bad")]
+    self.incidents = incidents.read(self.path)
     self.done = (self.path / "DONE").exists()
 
   def of(self, kind: str) -> list[dict[str, Any]]:
     """Rows of one kind, in the order of training."""
     return [row for row in self.rows if row.get("kind") == kind]
+
+  def told(self, kind: str) -> list[dict[str, Any]]:
+    """Incidents of one kind; one of a step that was taken twice is there once.
+
+    Each process tells its own.
+    """
+    rows = [row for row in self.incidents if row.get("kind") == kind]
+    return list({(row["step"], row["process"]): row for row in rows}.values())
 
   def get(self, key: str, default: Any = None) -> Any:
     """The config's value at 'a.b.c', or `default` where there is none."""
@@ -106,9 +114,7 @@ class Run:
   @functools.cached_property
   def main_term(self) -> str:
     """The term that says how well it does: of reconstruction, or tokens."""
-    names = (*reversed(reconstruction.LOSSES), "loss_tokens")
-    held = [n for n in names if len(self.series(n)[1])]
-    return held[0] if held else "loss"
+    return spikes.main_term(n for row in self.train for n in row)
 
   @functools.cached_property
   def module(self) -> tokenizers.Tokenizer | None:

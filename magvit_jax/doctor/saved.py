@@ -1,23 +1,25 @@
 """Checkpoints read as they were saved, without the network they are of."""
 
-import pathlib
-
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checkpoint, checksum
+from magvit_jax import checkpoint, checksum, manifest, paths
 from magvit_jax.types import PyTree
 
 
-def faults(workdir: str | pathlib.Path) -> dict[int, str]:
+def faults(workdir: paths.Name) -> dict[int, str]:
   """By step, oldest first: what is wrong with a checkpoint, '' if nothing.
 
-  Every array is read; one item of one checkpoint is in memory at a time.
+  Every file and every array is read; one item of one checkpoint is in memory at
+  a time.
   """
-  return {s: _fault(workdir, s) for s in checkpoint.steps(workdir)}
+  found = {s: _fault(workdir, s) for s in checkpoint.steps(workdir)}
+  # A run that goes on removes old ones while they are read here.
+  left = checkpoint.steps(workdir)
+  return {step: fault for step, fault in found.items() if step in left}
 
 
-def read(workdir: str | pathlib.Path, step: int, item: str) -> PyTree:
+def read(workdir: paths.Name, step: int, item: str) -> PyTree:
   """An item of a checkpoint on the first device, {} if it was not saved."""
   path = _path(workdir, step)
   where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -32,16 +34,19 @@ def read(workdir: str | pathlib.Path, step: int, item: str) -> PyTree:
   return ocp.load_checkpointables(path, {item: abstract})[item]
 
 
-def _fault(workdir: str | pathlib.Path, step: int) -> str:
+def _fault(workdir: paths.Name, step: int) -> str:
   # Damage comes as whatever Orbax or TensorStore meets first, as in
   # checkpoint.py: each means the same here.
   try:
+    manifest.check(_path(workdir, step))
     sums = read(workdir, step, "loop")["checksum"]
     wrong = [
       name
       for name, wanted in sums.items()
       if checksum.bits(read(workdir, step, name)) != int(wanted)
     ]
+  except manifest.DamagedError as error:
+    return str(error)
   except Exception as error:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
   if wrong:
@@ -49,5 +54,5 @@ def _fault(workdir: str | pathlib.Path, step: int) -> str:
   return ""
 
 
-def _path(workdir: str | pathlib.Path, step: int) -> pathlib.Path:
-  return pathlib.Path(workdir).absolute() / "checkpoints" / str(step)
+def _path(workdir: paths.Name, step: int) -> paths.Path:
+  return paths.absolute(workdir) / "checkpoints" / str(step)

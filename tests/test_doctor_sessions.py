@@ -1,0 +1,210 @@
+"""The doctor on how a run went: its ends, its stalls, its clips, its spikes."""
+
+import json
+import os
+import time
+
+import made_run
+import pytest
+from made_run import found, note, worse
+
+from magvit_jax import alive, doctor
+from magvit_jax.cli import doctor as verb
+from magvit_jax.doctor import saved
+
+START = (0, 0, "start", {})
+
+
+def half(folder, *rows, **made):
+  """A run at half of its steps, with incidents."""
+  made_run.write(folder, upto=2000, done=False, **made)
+  return note(folder, *rows)
+
+
+def gone():
+  """The mark of a process of this machine that has ended."""
+  here, _, start = alive.mark().rsplit("/", 2)
+  return f"{here}/4194305/{start}"
+
+
+def stall(part, step=1000, process=0, **facts):
+  return (process, step, "stall", dict(part=part, seconds=300.0) | facts)
+
+
+def goes_on(part, seconds, step=1000, process=0):
+  return (process, step, "goes_on", dict(part=part, seconds=seconds))
+
+
+ENDS = {
+  "stopped": (
+    "note",
+    "stopped at step 2,000 by SIGTERM, and saved",
+    [START, (0, 2000, "ended", {"signal": 15})],
+  ),
+  "failed": (
+    "wrong",
+    "it ended at step 1,990 by OSError: no space",
+    [START, (0, 1990, "failed", {"error": "OSError: no space"})],
+  ),
+  "killed": (
+    "warn",
+    "its process is gone without a word: killed",
+    [(0, 0, "start", {"mark": gone()})],
+  ),
+  "failed and started again": (
+    "note",
+    "is 2,000; training",
+    [
+      START,
+      (0, 1990, "failed", {"error": "OSError: no space"}),
+      (0, 1900, "start", {"mark": alive.mark()}),
+    ],
+  ),
+  "on another machine": ("note", "is 2,000; training, as it seems", [START]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_how_a_run_ended_is_told(tmp_path, end):
+  severity, what, rows = ENDS[end]
+  (finding,) = found(half(tmp_path, *rows), "progress")
+  assert finding.severity == severity and what in finding.what
+  assert ("as it seems" in finding.what) == ("as it seems" in what)
+
+
+def test_a_process_that_lives_and_writes_nothing_hangs(tmp_path):
+  folder = half(tmp_path, (0, 0, "start", {"mark": alive.mark()}))
+  ago = time.time() - 7200
+  os.utime(folder / "metrics.jsonl", (ago, ago))
+  (finding,) = found(folder, "progress")
+  assert finding.severity == "warn"
+  assert "it runs, but nothing was written for 2.0 hours" in finding.what
+
+
+def test_restarts_are_counted_and_one_that_does_not_help_is_named(tmp_path):
+  failed = (0, 900, "failed", {"error": "ValueError: bad clip"})
+  killed = (0, 800, "start", {"mark": gone()})
+  folder = half(tmp_path, START, failed, killed, START)
+  (finding,) = found(folder, "sessions")
+  assert finding.severity == "note" and "started 3 times; 1 ended" in (
+    finding.what
+  )
+  assert "1 by an error, the last one by ValueError: bad" in finding.what
+  folder = half(tmp_path / "stuck", START, *[killed, failed] * 3)
+  (finding,) = found(folder, "sessions")
+  assert finding.severity == "wrong"
+  assert "last 3 starts all began at step 800 and ended by V" in finding.what
+  folder = half(tmp_path / "killed", *[killed] * 3)
+  assert "without a word" in found(folder, "sessions")[0].what
+
+
+def test_restarts_that_were_meant_are_well(tmp_path):
+  stops = [START, (0, 500, "ended", {"signal": 15})]
+  folder = half(tmp_path, *stops * 4)
+  assert worse(found(folder, "sessions")) == []
+  # Three starts at one step, and the last one goes on.
+  rows = [(0, 800, "start", {"mark": gone()})] * 2
+  folder = half(
+    tmp_path / "on", *rows, (0, 800, "start", {"mark": alive.mark()})
+  )
+  assert [f.severity for f in found(folder, "sessions")] == ["note"]
+  assert found(half(tmp_path / "old"), "sessions") == []
+
+
+def test_stalls_are_told_by_what_was_waited_for(tmp_path):
+  rows = [START, stall("data", files=["slow.mp4"]), goes_on("data", 600.0)]
+  (finding,) = found(half(tmp_path, *rows), "stalls")
+  assert finding.severity == "warn"
+  assert "1 times it stood still, 10 min in all (12.0% of" in finding.what
+  assert "waiting for a batch, reading slow.mp4" in finding.what
+  assert "loader.threads" in finding.cure
+  rows[2] = goes_on("data", 30.0)
+  (finding,) = found(half(tmp_path / "short", *rows), "stalls")
+  assert finding.severity == "note"
+  assert worse(found(half(tmp_path / "none", START), "stalls")) == []
+  assert found(half(tmp_path / "old"), "stalls") == []
+
+
+def test_a_stall_that_lasts_is_wrong_and_names_who_waits_for_what(tmp_path):
+  rows = [
+    (0, 0, "start", {"mark": alive.mark(), "processes": 2}),
+    stall("step", files=[]),
+    stall("data", process=1, files=["b.mp4"]),
+  ]
+  (finding,) = found(half(tmp_path, *rows), "stalls")
+  assert finding.severity == "wrong"
+  assert "at step 1,000 since 2026-01-01T00:02:00+00:00 on process 1: " in (
+    finding.what
+  )
+  assert "reading b.mp4" in finding.what
+  # Over with its session, or with the run.
+  rows.append((0, 1000, "failed", {"error": "x"}))
+  assert worse(found(half(tmp_path / "over", *rows), "stalls")) == []
+
+
+def test_clips_and_steps_are_told_with_their_files(tmp_path):
+  def bad(step):
+    return {"skipped": 4} | ({"bad": 1, "loss": None} if step == 1800 else {})
+
+  def rows(step):
+    return {k: float("nan") if v is None else v for k, v in bad(step).items()}
+
+  incidents = [
+    START,
+    (0, 40, "unreadable", {"names": ["a.mp4: cut short"]}),
+    (1, 80, "unreadable", {"names": ["b.mp4: no video"]}),
+    (0, 1800, "non_finite", {"files": ["c.mp4"]}),
+    (0, 1801, "non_finite", {"files": ["d.mp4"]}),
+  ]
+  folder = half(tmp_path, *incidents, rows=rows)
+  (clips,) = found(folder, "clips")
+  assert "next ones: a.mp4: cut short, b.mp4: no video" in clips.what
+  (step,) = found(folder, "non_finite")
+  assert "its clips are of c.mp4" in step.what and "d.mp4" not in step.what
+
+
+def spike(step, *files, process=0):
+  return (process, step, "spike", {"files": files})
+
+
+def test_spikes_of_steps_that_left_no_row_name_the_file_they_share(tmp_path):
+  spikes = [
+    spike(333, "a", "x"),
+    spike(333, "b", process=1),
+    spike(501, "c", "x"),
+    spike(777, "x", "d"),
+  ]
+  few = dict(cfg={"batch": 16})
+  (finding,) = found(half(tmp_path, START, *spikes, **few), "loss")
+  assert finding.severity == "warn"
+  assert "3 spikes far above the steps before (step 333, 501," in finding.what
+  assert finding.what.endswith("each in a batch with clips of x")
+  assert finding.cure.startswith("look at these files")
+  # A file that most batches hold anyway says nothing.
+  few = dict(cfg={"batch": 900})
+  (finding,) = found(
+    half(tmp_path / "by chance", START, *spikes, **few), "loss"
+  )
+  assert "clips of" not in finding.what
+  once = half(tmp_path / "once", START, *spikes[:2])
+  assert [f.severity for f in found(once, "loss")] == ["note"]
+  assert worse(found(half(tmp_path / "none", START), "loss")) == []
+
+
+def test_a_checkpoint_removed_while_it_is_read_is_not_damaged(
+  tmp_path, monkeypatch
+):
+  listed = iter([[1000, 2000], [2000]])
+  monkeypatch.setattr(saved.checkpoint, "steps", lambda folder: next(listed))
+  assert list(saved.faults(tmp_path)) == [2000]
+
+
+def test_a_healthy_run_with_incidents_has_no_finding(tmp_path, capsys):
+  folder = made_run.write(tmp_path)
+  note(folder, START, (0, 4000, "ended", {"signal": 0}))
+  findings = doctor.diagnose(folder)[1]
+  # It has no checkpoint, which is not looked at here.
+  assert {f.name for f in worse(findings)} == {"checkpoints"}
+  assert {"sessions", "stalls", "progress"} <= {f.name for f in findings}
+  verb.main([f"--workdir={folder}", "--json"])
+  assert json.loads(capsys.readouterr().out)["done"]
