@@ -180,7 +180,7 @@ class _Loop:
         jax.eval_shape(init, self.key, batch, frozen), self.mesh
       )
       layout = jax.tree.map(lambda x: x.sharding, abstract)
-      frozen = jax.device_put(frozen, layout.frozen)
+      frozen = processes.put(frozen, layout.frozen)
       init = jax.jit(init, out_shardings=layout)
     workdirs.check_space(self.workdir, abstract)
     self.space = space.Space(self.workdir, cfg, abstract, self.incidents)
