@@ -6,9 +6,11 @@ service, which process 0 runs, and never through the devices. A process alone
 needs none of it: the functions here then return at once.
 """
 
+import functools
 import hashlib
 import itertools
 import json
+import operator
 import pathlib
 import time
 import uuid
@@ -16,9 +18,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax._src import distributed  # the service has no public name
 
 from magvit_jax import paths, workdir
+from magvit_jax.types import PyTree
 
 ROOT = "magvit_jax"  # of the names in the service
 MEETING = 1800  # seconds that `gather` waits for the slowest process
@@ -153,6 +157,20 @@ def check_shared(folder: paths.Name) -> None:
       f"{folder}; several processes need one that all of them share: gs://, or "
       "a network disk mounted at the same place"
     )
+
+
+def put(tree: PyTree, shardings: PyTree) -> PyTree:
+  """Arrays that every process has whole, as `shardings` lay them over all."""
+  if count() == 1:
+    return jax.device_put(tree, shardings)
+
+  def place(array, sharding):
+    array = np.asarray(array)
+    part = functools.partial(operator.getitem, array)
+    return jax.make_array_from_callback(array.shape, sharding, part)
+
+  # jax.device_put would first send all of them around, to compare.
+  return jax.tree.map(place, tree, shardings)
 
 
 def total(name: str, own: int) -> int:
