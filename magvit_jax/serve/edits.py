@@ -1,0 +1,188 @@
+"""What a generator makes of a clip, as the verb `sample` does it."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from magvit_jax import editing, registry
+from magvit_jax.data import transforms
+from magvit_jax.report import steps
+from magvit_jax.serve import films, uploads
+from magvit_jax.tasks import regions
+
+# What is asked for in words; every task of a checkpoint can be asked for, too.
+VERBS = {
+  "predict": "predict what comes next",
+  "interpolate": "interpolate between the ends",
+  "inpaint": "inpaint: make the box anew",
+  "outpaint": "outpaint: make all but the box",
+}
+MOST = 4  # samples at a time
+FPS = Fraction(8)  # of what has no video to take it from
+
+
+class Wish(NamedTuple):
+  """What is to be made.
+
+  Attributes:
+    task: one of `choices`.
+    label: name or number of a class; None is none.
+    start: seconds of the upload at which the clip begins.
+    box: (top, left, bottom, right) in parts of the frame, 0 to 1.
+    num: samples.
+    seed: of the samples.
+    method: changes to how ids are decoded.
+  """
+
+  task: str
+  label: str | None = None
+  start: float = 0.0
+  box: tuple[float, float, float, float] | None = None
+  num: int = 1
+  seed: int = 0
+  method: Mapping[str, Any] = {}
+
+
+class Edit(NamedTuple):
+  """What was made.
+
+  Attributes:
+    films: each with its name: the clip where there is one, what of it was
+      given, and the samples.
+    task: trained task that did it.
+    known: share of the tokens that were given.
+  """
+
+  films: list[tuple[str, films.Film]]
+  task: str
+  known: float
+
+
+def choices(gen: Any) -> dict[str, str]:
+  """What can be asked of a `Sampler`: each task with what is said of it."""
+  parts = _fills_parts(gen)
+  can = {
+    "predict": bool(gen.given_frames()),
+    "interpolate": bool(editing.by_frames(gen.model, editing.ends)),
+    "inpaint": parts,
+    "outpaint": parts,
+  }
+  verbs = {name: VERBS[name] for name in VERBS if can[name]}
+  return verbs | {name: f"task {name}" for name in gen.tasks}
+
+
+def reads_clip(gen: Any, task: str) -> bool:
+  """Whether a task is given something of a video."""
+  return task not in gen.tasks or bool(gen.tasks[task].seen.any())
+
+
+def reads_box(task: str) -> bool:
+  """Whether a box says what is given."""
+  return task in ("inpaint", "outpaint")
+
+
+def reads_label(gen: Any, task: str) -> bool:
+  """Whether a class may be given with a task."""
+  if task in gen.tasks:
+    return bool(gen.tasks[task].label)
+  told = [own for own in gen.tasks.values() if own.label]
+  return task == "predict" and any(editing.prefix(own) for own in told)
+
+
+def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
+  """Makes what is wished for.
+
+  Args:
+    gen: a `Sampler`.
+    clip: read for its shape; None for tasks that read none.
+    wish: the task and its settings.
+
+  Raises:
+    ValueError: a wish that does not fit the checkpoint or the clip.
+  """
+  registry.check_choice("task", wish.task, tuple(choices(gen)))
+  if not 1 <= wish.num <= MOST:
+    raise ValueError(f"samples is {wish.num}; it must be 1 to {MOST}")
+  video = _part(gen, clip, wish) if reads_clip(gen, wish.task) else None
+  prompt = _prompt(gen, video, wish)
+  label = wish.label if reads_label(gen, wish.task) else None
+  labels = gen.label_numbers(label, wish.num, prompt.task)
+  ids = gen.complete(prompt, labels, seed=wish.seed, **wish.method)
+  made = transforms.to_uint8(gen.decode(ids))
+  fps = clip.fps if video is not None and len(video) > 1 else FPS
+  shown = []
+  if video is not None:
+    shown = [("original", video), ("given", _given(prompt))]
+  shown += [(f"made, sample {k + 1}", one) for k, one in enumerate(made)]
+  return Edit(
+    [(name, films.film(frames, fps)) for name, frames in shown],
+    prompt.task,
+    float(prompt.tables.known.mean()),
+  )
+
+
+def _part(gen: Any, clip: uploads.Clip | None, wish: Wish) -> np.ndarray:
+  """The frames of an upload that a task reads, uint8 [n h w 3], n <= t."""
+  if clip is None:
+    raise ValueError("this task is given a video: upload one first")
+  first, most = int(wish.start * clip.fps), gen.shape[0]
+  video = clip.fitted[first : first + most]
+  need = _needs(gen, wish.task)
+  if len(video) < need:
+    raise ValueError(
+      f"{clip.name} has {len(video)} frames from {wish.start:g} s on, of the "
+      f"{len(clip.video)} that were read; {wish.task} needs {need}: begin "
+      "earlier, or give a longer video"
+    )
+  return video
+
+
+def _needs(gen: Any, task: str) -> int:
+  """How many frames a task reads at least."""
+  model = gen.model
+  if task in gen.tasks:
+    return editing.prefix(gen.tasks[task]) or gen.shape[0]
+  if task == "predict":
+    return min(editing.by_frames(model, editing.prefix))
+  if task == "interpolate":
+    return 2 * min(editing.by_frames(model, editing.ends))
+  return gen.shape[0]
+
+
+def _prompt(gen: Any, video: np.ndarray | None, wish: Wish) -> editing.Prompt:
+  """The condition clip, made by editing.py."""
+  model = gen.model
+  if wish.task in gen.tasks:
+    return editing.by_task(model, wish.task, video)
+  if wish.task == "predict":
+    return editing.predict(model, video, None, wish.label is not None)
+  if wish.task == "interpolate":
+    return editing.interpolate(model, video, None)
+  if wish.box is None:
+    raise ValueError("draw a box on the picture first")
+  h, w = model.shape[1:3]
+  sides = np.clip(wish.box, 0, 1) * (h, w, h, w)
+  top, left, bottom, right = (round(float(side)) for side in sides)
+  mask = np.zeros((h, w), bool)
+  mask[top:bottom, left:right] = True
+  if wish.task == "outpaint":
+    mask = ~mask
+  return editing.inpaint(model, video, mask)
+
+
+def _fills_parts(gen: Any) -> bool:
+  """Whether a checkpoint was trained to fill in parts of frames."""
+  middle = regions.central(gen.shape)
+  try:
+    editing.serve(gen.model, ~middle)
+  except ValueError:
+    return False
+  return True
+
+
+def _given(prompt: editing.Prompt) -> np.ndarray:
+  """What a prompt gives of its clip, uint8 [t h w 3]; the rest is grey."""
+  video = transforms.to_uint8(prompt.video[0])
+  return np.where(prompt.tables.seen[..., None], video, np.uint8(steps.GREY))
