@@ -2,14 +2,17 @@
 
 workdir/checkpoints/<step>/ holds one Orbax item per part of the state:
 `params`, `opt`, `ema`, `extra`, and `loop` (the step and a checksum of each
-other item). Orbax compresses without a checksum of its own, so that a flipped
-byte would come back as a wrong weight: see checksum.py. `frozen` arrays never
-change and are saved once, in workdir/frozen.
+other item, taken on the devices, that is of what was meant: checksum.py).
+manifest.json has the checksums of the files, that is of what was written.
+`frozen` arrays never change and are saved once: see frozen_files.py.
+
+A checkpoint appears by one rename when all of it is written, its manifest
+included; on gs:// by a last file. What a kill leaves of another is removed at
+the next start.
 """
 
 import contextlib
-import pathlib
-import shutil
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checksum
+from magvit_jax import checksum, manifest, paths
 from magvit_jax import tree as trees
 from magvit_jax.registry import suggest
 from magvit_jax.stages import TrainState
@@ -29,17 +32,13 @@ ITEMS = ("params", "opt", "ema", "extra")
 Say = Callable[[str], None]
 
 
-class DamagedError(ValueError):
-  """A checkpoint that reads back with other bits than were saved."""
-
-
 class MismatchError(ValueError):
   """A whole checkpoint of another network than the one asked for."""
 
 
-def steps(workdir: str | pathlib.Path) -> list[int]:
+def steps(workdir: paths.Name) -> list[int]:
   """Steps that have a folder in workdir/checkpoints, oldest first."""
-  folder = pathlib.Path(workdir) / "checkpoints"
+  folder = paths.place(workdir) / "checkpoints"
   if not folder.is_dir():
     return []
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
@@ -62,7 +61,7 @@ class Checkpointer:
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: paths.Name,
     *,
     every: int,
     keep: int = 3,
@@ -76,7 +75,7 @@ class Checkpointer:
       raise ValueError(
         f"checkpoint.best_mode is {best_mode!r}; it is 'max' or 'min'"
       )
-    self.workdir = pathlib.Path(workdir).absolute()
+    self.workdir = paths.absolute(workdir)
     self.every = every
     self.best = best
     self.sign = 1.0 if best_mode == "max" else -1.0
@@ -90,10 +89,14 @@ class Checkpointer:
           get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
         )
       )
+    context = ocp.Context()
+    # Orbax copies options, and with a bound method what it is bound to.
+    context.asynchronous.post_finalization_callback = lambda: self._finish()
     self._manager = ocp.training.Checkpointer(
       self.workdir / "checkpoints",
       preservation_policy=policies.AnyPreservationPolicy(kept),
       cleanup_tmp_directories=True,
+      context=context,
     )
 
   def save(
@@ -147,7 +150,7 @@ class Checkpointer:
 
     Damaged folders are passed over with a message and moved to
     workdir/damaged, so that their step can be saved again. `frozen` is taken
-    from `abstract` as it is: see `restore_frozen`.
+    from `abstract` as it is: see frozen_files.py.
 
     Returns:
       (step, state), or None where nothing was ever saved.
@@ -160,14 +163,13 @@ class Checkpointer:
     if not found:
       return None
     step, items, broken = _newest(self.workdir, _items(abstract), self.say)
-    for bad in broken:
-      target = self.workdir / "damaged" / str(bad)
-      if jax.process_index() == 0 and not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        (self.workdir / "checkpoints" / str(bad)).rename(target)
     if broken:
-      _barrier("damaged checkpoints moved")
-      self.say(f"restored step {step}; damaged ones are in {target.parent}")
+      aside = self.workdir / "damaged"
+      if jax.process_index() == 0:
+        for bad in broken:
+          paths.move_tree(_folder(self.workdir, bad), _free_name(aside, bad))
+      multihost_utils.sync_global_devices("damaged checkpoints moved")
+      self.say(f"restored step {step}; damaged ones are in {aside}")
       self._manager.reload()
     state = abstract._replace(step=items.pop("step"), **items)
     return step, state
@@ -187,6 +189,13 @@ class Checkpointer:
     with _writing(self.workdir, self._writing):
       self._manager.close()
 
+  def _finish(self) -> None:
+    """Called by Orbax on process 0, when only the rename is still to do."""
+    step = str(self._writing)
+    for folder in (self.workdir / "checkpoints").iterdir():
+      if folder.name.split(".")[0] == step:
+        manifest.write(folder)
+
   def _score(self, metrics: dict[str, float]) -> float:
     score = self.sign * float((metrics or {}).get(self.best, np.nan))
     return score if np.isfinite(score) else -np.inf
@@ -199,7 +208,7 @@ class Checkpointer:
 
 
 def load_params(
-  workdir: str | pathlib.Path,
+  workdir: paths.Name,
   abstract: PyTree,
   item: str = "ema",
   step: int | None = None,
@@ -207,10 +216,12 @@ def load_params(
 ) -> PyTree:
   """One item of a checkpoint, without reading the others.
 
+  With several processes all of them call it.
+
   Args:
     workdir: folder of the run.
     abstract: tree of ShapeDtypeStructs; it may be a part of what was saved.
-      Leaves without a sharding go to the first device.
+      Leaves without a sharding go to the process's first device.
     item: 'ema', 'params', 'opt' or 'extra'.
     step: which checkpoint; None is the newest whole one.
     say: where messages about damaged checkpoints go.
@@ -223,62 +234,27 @@ def load_params(
   if not found or (step is not None and step not in found):
     what = "checkpoint" if step is None else f"checkpoint of step {step}"
     raise OSError(
-      f"{pathlib.Path(workdir) / 'checkpoints'} holds no {what}; it holds "
+      f"{paths.place(workdir) / 'checkpoints'} holds no {what}; it holds "
       f"{found or 'none'}. Train first, or give the workdir of a run"
     )
-  wanted = {item: _placed(abstract)}
-  return _newest(pathlib.Path(workdir), wanted, say, step)[1][item]
+  wanted = {item: placed(abstract)}
+  return _newest(paths.absolute(workdir), wanted, say, step)[1][item]
 
 
-def stored(workdir: str | pathlib.Path, step: int, item: str) -> dict[str, Any]:
+def stored(workdir: paths.Name, step: int, item: str) -> dict[str, Any]:
   """Names of the saved leaves of an item, with their shape and dtype."""
-  path = pathlib.Path(workdir).absolute() / "checkpoints" / str(step)
-  meta = ocp.checkpointables_metadata(path).metadata
+  folder = _folder(paths.absolute(workdir), step)
+  meta = ocp.checkpointables_metadata(folder).metadata
   return trees.named(meta[item]) if item in meta else {}
 
 
-def save_frozen(workdir: str | pathlib.Path, frozen: PyTree) -> None:
-  """Writes `frozen` and its hash for a run that begins, unless it is empty."""
-  folder = pathlib.Path(workdir).absolute() / "frozen"
-  note, text = folder / "sha256", checksum.sha256(frozen) + "\n"
-  # Others may be left from a start that failed.
-  there = note.is_file() and note.read_text() == text
-  _barrier("frozen arrays looked for")
-  if there or not jax.tree.leaves(frozen):
-    return
-  if jax.process_index() == 0:
-    shutil.rmtree(folder, ignore_errors=True)
-  ocp.save(folder / "arrays", frozen)
-  if jax.process_index() == 0:
-    note.write_text(text)
-
-
-def restore_frozen(workdir: str | pathlib.Path, abstract: PyTree) -> PyTree:
-  """The frozen arrays of a run.
-
-  Raises:
-    DamagedError: they are not the ones whose hash was written.
-  """
-  if not jax.tree.leaves(abstract):
-    return abstract
-  folder = pathlib.Path(workdir).absolute() / "frozen"
-  frozen = ocp.load(folder / "arrays", _placed(abstract))
-  saved = (folder / "sha256").read_text().strip()
-  if checksum.sha256(frozen) != saved:
-    raise DamagedError(
-      f"{folder} does not have the hash it was saved with ({saved[:12]}…); "
-      "copy it again from where it came"
-    )
-  return frozen
-
-
 @contextlib.contextmanager
-def _writing(workdir: pathlib.Path, step: int | None) -> Iterator[None]:
+def _writing(workdir: paths.Path, step: int | None) -> Iterator[None]:
   """Turns what Orbax and TensorStore raise on a full disk into an OSError."""
   try:
     yield
   except (OSError, ValueError) as error:
-    free = shutil.disk_usage(workdir).free / 2**20
+    free = paths.free_mib(workdir)
     raise OSError(
       f"the checkpoint of step {step} could not be written to "
       f"{workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
@@ -287,9 +263,16 @@ def _writing(workdir: pathlib.Path, step: int | None) -> Iterator[None]:
     ) from error
 
 
-def _barrier(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+def _folder(workdir: paths.Path, step: int) -> paths.Path:
+  return workdir / "checkpoints" / str(step)
+
+
+def _free_name(folder: paths.Path, step: int) -> paths.Path:
+  """folder/step, or folder/step_2 … where a step was damaged before."""
+  names = itertools.chain(
+    [str(step)], (f"{step}_{i}" for i in itertools.count(2))
+  )
+  return next(folder / name for name in names if not (folder / name).exists())
 
 
 def _items(state: TrainState) -> dict[str, PyTree]:
@@ -297,39 +280,44 @@ def _items(state: TrainState) -> dict[str, PyTree]:
 
 
 def _newest(
-  workdir: pathlib.Path,
+  workdir: paths.Path,
   wanted: dict[str, PyTree],
   say: Say,
   step: int | None = None,
 ) -> tuple[int, dict[str, PyTree], list[int]]:
   """(step, items, damaged steps) of the newest whole checkpoint."""
-  broken: dict[int, Exception] = {}
+  broken: list[int] = []
   for candidate in steps(workdir)[::-1] if step is None else [step]:
+    fault, items = "", {}
     try:
-      return candidate, _load(workdir, candidate, wanted), list(broken)
+      items = _load(workdir, candidate, wanted)
     except MismatchError:
       raise
     # Damage comes as ValueError, KeyError, InvalidLayoutError or a bare
     # Exception, by the byte that is wrong; each means the same here.
     except Exception as error:
-      broken[candidate] = error
-      say(
-        f"checkpoint {workdir / 'checkpoints' / str(candidate)} is damaged "
-        f"({type(error).__name__}: {_short(error)}); trying the one before"
-      )
+      fault = f"{type(error).__name__}: {_short(error)}"
+    # A process may have read the wrong bytes alone.
+    fault = manifest.shared(fault)
+    if not fault:
+      return candidate, items, broken
+    broken.append(candidate)
+    say(
+      f"checkpoint {_folder(workdir, candidate)} is damaged ({fault}); trying "
+      "the one before"
+    )
   raise OSError(
     f"none of the checkpoints in {workdir / 'checkpoints'} is whole (tried "
-    f"{list(broken)}). Restore them from a copy, or train in a new workdir"
+    f"{broken}). Restore them from a copy, or train in a new workdir"
   )
 
 
 def _load(
-  workdir: pathlib.Path, step: int, wanted: dict[str, PyTree]
+  workdir: paths.Path, step: int, wanted: dict[str, PyTree]
 ) -> dict[str, PyTree]:
-  path = workdir.absolute() / "checkpoints" / str(step)
-  wanted = dict(wanted)
   empty = {k: v for k, v in wanted.items() if not jax.tree.leaves(v)}
   full = {k: v for k, v in wanted.items() if k not in empty}
+  manifest.check(_folder(workdir, step), {*full, "loop"})
   partial = False
   for name in ("params", "ema"):
     if name in full:
@@ -345,16 +333,20 @@ def _load(
   context = ocp.Context()
   context.pytree.loading.partial_load = True
   with context:
-    items = ocp.load_checkpointables(path, {**full, "loop": loop})
+    items = ocp.load_checkpointables(
+      _folder(workdir, step), {**full, "loop": loop}
+    )
   loop = items.pop("loop")
   for name, item in items.items():
     if not partial and int(loop["checksum"][name]) != checksum.bits(item):
-      raise DamagedError(f"{name} does not have the checksum it was saved with")
+      raise manifest.DamagedError(
+        f"{name} does not have the checksum it was saved with"
+      )
   return {**items, **empty, "step": loop["step"]}
 
 
 def _check_shapes(
-  workdir: pathlib.Path, step: int, item: str, abstract: PyTree
+  workdir: paths.Path, step: int, item: str, abstract: PyTree
 ) -> bool:
   """MismatchError unless the saved shapes fit; True if more was saved."""
   saved = stored(workdir, step, item)
@@ -377,9 +369,9 @@ def _check_shapes(
   return len(saved) > len(wanted)
 
 
-def _placed(abstract: PyTree) -> PyTree:
-  """Leaves without a sharding go to the first device, wherever they were."""
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+def placed(abstract: PyTree) -> PyTree:
+  """Leaves without a sharding go to the first device of their process."""
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
   def place(x):
     sharding = getattr(x, "sharding", None) or here
@@ -397,4 +389,4 @@ def _replicated(sharding: jax.sharding.Sharding) -> jax.sharding.Sharding:
 
 def _short(error: Exception) -> str:
   text = " ".join(str(error).split())
-  return text if len(text) <= 120 else text[:117] + "..."
+  return text if len(text) <= 240 else text[:237] + "..."

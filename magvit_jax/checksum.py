@@ -5,6 +5,7 @@ import hashlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from magvit_jax import tree as trees
 from magvit_jax.types import Array, PyTree
@@ -45,9 +46,18 @@ def _words(leaf: Array) -> Array:
 
 
 def sha256(tree: PyTree) -> str:
-  """Hexadecimal hash of the names, shapes, types and bits; on the host."""
+  """Hexadecimal hash of the names, shapes, types and bits; on the host.
+
+  All processes call it where parts of the arrays are on devices of others.
+  """
   digest = hashlib.sha256()
   for name, leaf in trees.named(tree).items():
     digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(leaf))
+    digest.update(np.ascontiguousarray(_whole(leaf)))
   return digest.hexdigest()
+
+
+def _whole(leaf: Array) -> Array:
+  if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    return multihost_utils.process_allgather(leaf, tiled=True)
+  return leaf

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import checkpoint, checksum
+from magvit_jax import checkpoint, checksum, frozen_files, manifest
 from magvit_jax.stages import TrainState
 
 # Orbax leaves coroutines behind when a read fails.
@@ -67,11 +67,20 @@ def largest(folder):
   return max(files, key=lambda p: p.stat().st_size)
 
 
-def flip_byte(folder):
-  path = largest(folder / "params")
+def flip(path):
   data = bytearray(path.read_bytes())
   data[len(data) // 2] ^= 0x10
   path.write_bytes(data)
+
+
+def flip_byte(folder):
+  flip(largest(folder / "params"))
+
+
+def flip_byte_without_manifest(folder):
+  """As in a checkpoint of a version that wrote none."""
+  (folder / manifest.NAME).unlink()
+  flip_byte(folder)
 
 
 def cut_short(folder):
@@ -115,7 +124,10 @@ def test_saving_goes_on_while_the_state_is_donated(tmp_path):
     same(loaded, make_state(step, 512).params)
 
 
-@pytest.mark.parametrize("damage", [flip_byte, cut_short, empty, lose_item])
+@pytest.mark.parametrize(
+  "damage",
+  [flip_byte, flip_byte_without_manifest, cut_short, empty, lose_item],
+)
 def test_a_damaged_newest_falls_back_and_says_so(tmp_path, damage):
   save(tmp_path, [1, 2, 3])
   damage(tmp_path / "checkpoints" / "3")
@@ -127,6 +139,16 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path, damage):
   assert (tmp_path / "damaged" / "3").is_dir()
   save(tmp_path, [3])
   assert restore(tmp_path)[0][0] == 3
+
+
+def test_a_step_that_is_damaged_twice_is_saved_again(tmp_path):
+  save(tmp_path, [1])
+  for name in ("2", "2_2", "2_3"):
+    save(tmp_path, [2])
+    cut_short(tmp_path / "checkpoints" / "2")
+    assert restore(tmp_path)[0][0] == 1
+    assert (tmp_path / "damaged" / name).is_dir()
+  assert checkpoint.steps(tmp_path) == [1]
 
 
 def test_none_whole_is_an_error_and_nothing_moves(tmp_path):
@@ -210,17 +232,20 @@ def test_wrong_options(tmp_path, options, words):
 def test_frozen_is_saved_and_checked(tmp_path):
   frozen = {"vgg": jnp.arange(3000.0)}
   shapes = jax.eval_shape(lambda: frozen)
-  checkpoint.save_frozen(tmp_path, {})
+  frozen_files.save(tmp_path, {})
   assert not (tmp_path / "frozen").exists()
-  checkpoint.save_frozen(tmp_path, {"vgg": jnp.zeros(3000)})
-  checkpoint.save_frozen(tmp_path, frozen)
+  frozen_files.save(tmp_path, {"vgg": jnp.zeros(3000)})
+  frozen_files.save(tmp_path, frozen)
   before = (tmp_path / "frozen" / "arrays").stat().st_mtime_ns
-  checkpoint.save_frozen(tmp_path, frozen)
+  frozen_files.save(tmp_path, frozen)
   assert (tmp_path / "frozen" / "arrays").stat().st_mtime_ns == before
-  same(checkpoint.restore_frozen(tmp_path, shapes), frozen)
+  same(frozen_files.restore(tmp_path, shapes), frozen)
   (tmp_path / "frozen" / "sha256").write_text("0" * 64)
-  with pytest.raises(checkpoint.DamagedError, match="frozen"):
-    checkpoint.restore_frozen(tmp_path, shapes)
+  with pytest.raises(manifest.DamagedError, match="frozen"):
+    frozen_files.restore(tmp_path, shapes)
+  flip(largest(tmp_path / "frozen"))
+  with pytest.raises(manifest.DamagedError, match=r"differs.*\(of vgg\)"):
+    frozen_files.restore(tmp_path, shapes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import api, checkpoint, evaluate, frozen, loop, registry
+from magvit_jax import api, evaluate, frozen, loop, manifest, registry
 from magvit_jax.cli import evaluate as verb
 
 
@@ -115,7 +115,7 @@ def test_damaged_frozen_weights_are_found(trained, tmp_path):
   copy = tmp_path / "copy"
   shutil.copytree(trained[0], copy)
   (copy / "frozen" / "sha256").write_text("0" * 64)
-  with pytest.raises(checkpoint.DamagedError, match="frozen"):
+  with pytest.raises(manifest.DamagedError, match="frozen"):
     evaluate.open_run(copy)
 
 

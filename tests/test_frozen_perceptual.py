@@ -15,6 +15,7 @@ from magvit_jax import (
   checkpoint,
   evaluate,
   frozen,
+  frozen_files,
   loop,
   pretrained,
   registry,
@@ -71,7 +72,7 @@ def trained(tmp_path_factory):
   cfg, arrays = frozen.resolve(config(path), folder)
   folder.mkdir()
   workdir.write_config(folder, cfg)
-  checkpoint.save_frozen(folder, arrays)
+  frozen_files.save(folder, arrays)
   ema = jax.tree.map(
     lambda x: jnp.ones(x.shape, x.dtype),
     frozen.abstract(build_tokenizer(tiny.TOKENIZER)),

@@ -8,7 +8,7 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import checkpoint, completion, editing, workdir
+from magvit_jax import completion, editing, manifest, workdir
 from magvit_jax.data import transforms
 
 
@@ -163,5 +163,5 @@ def test_changed_frozen_weights_are_found(tmp_path):
   moved = tmp_path / "moved"
   shutil.copytree(toy_generator.folder(), moved)
   (moved / "frozen" / "sha256").write_text("0" * 64)
-  with pytest.raises(checkpoint.DamagedError, match="copy it again"):
+  with pytest.raises(manifest.DamagedError, match="copy it again"):
     magvit_jax.load_generator(moved)

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import api, checkpoint, frozen, registry, workdir
+from magvit_jax import (
+  api,
+  checkpoint,
+  frozen,
+  frozen_files,
+  registry,
+  workdir,
+)
 from magvit_jax.stages import TrainState, token_net
 
 TOKENIZER = {
@@ -107,7 +114,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   saver = checkpoint.Checkpointer(path, every=1, keep=1)
   saver.save(4, state)
   saver.close()
-  checkpoint.save_frozen(path, {"tokenizer": weights})
+  frozen_files.save(path, {"tokenizer": weights})
   workdir.write_config(path, registry.plain(config))
   row = {"step": 4, "kind": "eval", **EVALS}
   (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
