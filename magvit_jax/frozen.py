@@ -11,7 +11,6 @@ A tokenizer's config may name the weights of a perceptual loss, of which
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -193,11 +192,7 @@ def shapes(config: Mapping[str, Any]) -> PyTree:
 
 def abstract(module: Any) -> PyTree:
   """Shapes of the weights of a `Tokenizer`."""
-  st, sh, sw = module.strides
-  frames = st + module.backbone.causal
-  video = jax.ShapeDtypeStruct((1, frames, sh, sw, 3), jnp.float32)
-  variables = jax.eval_shape(module.init, jax.random.key(0), video)
-  return variables.get("params", {})
+  return tokenizers.abstract(module)
 
 
 def _tokenizer_stage(source: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import registry
+from magvit_jax import registry, tokenizers
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import Tokenizer, causal3d
 
@@ -38,7 +38,7 @@ def test_shapes_are_those_of_latent_shape(name):
   module, variables = backbone(name)
   st, sh, sw = module.stride
   clips = [(2 * st, 2 * sh, 3 * sw)]
-  if module.causal:
+  if tokenizers.alone(module):
     clips = [(1, sh, sw), (1 + 2 * st, 2 * sh, 3 * sw)]
   for t, h, w in clips:
     video = jnp.zeros((2, t, h, w, 3))
@@ -57,7 +57,7 @@ def test_shapes_are_those_of_latent_shape(name):
 def test_bfloat16_ends_before_the_quantizer_and_the_pixels(name):
   module = component("tokenizers", name, dtype=jnp.bfloat16)
   st, sh, sw = module.stride
-  video = jnp.zeros((1, st + module.causal, sh, sw, 3))
+  video = jnp.zeros((1, st + tokenizers.alone(module), sh, sw, 3))
 
   def run(key, video):
     variables = module.init(key, video, method=both)
@@ -84,7 +84,7 @@ def test_chunks_of_every_plan_give_what_the_whole_gives(name):
 def backbone(name, **extra):
   module = component("tokenizers", name, **extra)
   st, sh, sw = module.stride
-  video = jnp.zeros((1, st + module.causal, sh, sw, 3))
+  video = jnp.zeros((1, st + tokenizers.alone(module), sh, sw, 3))
   return module, drawn(
     lambda key: module.init(key, video, method=both), jax.random.key(0)
   )

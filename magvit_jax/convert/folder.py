@@ -15,7 +15,6 @@ import numpy as np
 
 from magvit_jax import (
   checkpoint,
-  frozen,
   pretrained,
   registry,
   tokenizers,
@@ -32,7 +31,7 @@ Stage = Mapping[str, Any]
 
 def abstract(stage: Stage) -> PyTree:
   """Shapes of the weights of the tokenizer of a stage."""
-  return frozen.abstract(tokenizers.build_tokenizer(registry.plain(stage)))
+  return tokenizers.abstract(tokenizers.build_tokenizer(registry.plain(stage)))
 
 
 def public_shapes(

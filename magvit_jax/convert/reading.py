@@ -85,10 +85,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f"{path} is damaged or no file of torch ({error}); copy it again"
     ) from error
-  return _arrays(path, state)
+  return arrays(path, state)
 
 
-def _arrays(path: pathlib.Path, state: Any) -> dict[str, np.ndarray]:
+def arrays(path: pathlib.Path, state: Any) -> dict[str, np.ndarray]:
   if not isinstance(state, Mapping):
     raise ValueError(
       f"{path} holds a {type(state).__name__}; it must be a state_dict, "

@@ -223,11 +223,11 @@ def _check_time(
   module: Tokenizer, frames: int, latents: int, tables: Mapping[str, Tables]
 ) -> None:
   """ValueError where a task's frames do not fit the tokenizer's latents."""
-  stride, causal = module.strides[0], module.backbone.causal
-  if causal:
+  stride, alone = module.strides[0], tokenizers.alone(module.backbone)
+  if module.backbone.causal:
     for name, own in tables.items():
       task_tables.check_causal(name, own, stride)
-  stop = causal + stride * np.arange(1 - causal, latents + 1 - causal)
+  stop = alone + stride * np.arange(1 - alone, latents + 1 - alone)
   found = regions.spans(frames, latents)[1]
   if found.tolist() != stop.tolist():
     raise ValueError(

@@ -5,8 +5,10 @@ fact `causal`, `stride` (pixels per token in t, h, w), `latent_shape(t, h, w)`,
 `encode(video) -> [b T H W d]` and `decode(codes) -> video`. Causal ones also
 have `encode_chunk(carry, video)` and `decode_chunk(carry, codes)`, both
 `-> (carry, …)`: carry None starts a clip, whose first chunk has 1+k*st frames;
-later ones have k*st. encode(v) is encode_chunk(None, v)[1]. The last layer of a
-decoder is named decoder/head; an adaptive adversarial weight looks for it.
+later ones have k*st. encode(v) is encode_chunk(None, v)[1]. One that is not
+causal, but whose clips have 1+k*st frames all the same, says `alone = True`.
+The last layer of a decoder is named decoder/head; an adaptive adversarial
+weight looks for it.
 """
 
 from collections.abc import Mapping
@@ -73,6 +75,20 @@ class Tokenizer(nn.Module):
     own = self.quantizer.clone(parent=None)
     new = own.refresh(params["quantizer"], stats, key)
     return {**params, "quantizer": new}
+
+
+def alone(backbone: Any) -> bool:
+  """Whether the first frame of a clip is a latent frame: 1+k*st of them."""
+  return getattr(backbone, "alone", backbone.causal)
+
+
+def abstract(module: Tokenizer) -> PyTree:
+  """Shapes of its weights."""
+  st, sh, sw = module.strides
+  frames = st + alone(module.backbone)
+  video = jax.ShapeDtypeStruct((1, frames, sh, sw, 3), jnp.float32)
+  variables = jax.eval_shape(module.init, jax.random.key(0), video)
+  return variables.get("params", {})
 
 
 def build_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer:
