@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import distributed  # the service has no public name
+from jax.experimental import multihost_utils
 
 from magvit_jax import paths, workdir
 from magvit_jax.types import PyTree
@@ -171,6 +172,17 @@ def put(tree: PyTree, shardings: PyTree) -> PyTree:
 
   # jax.device_put would first send all of them around, to compare.
   return jax.tree.map(place, tree, shardings)
+
+
+def fetch(tree: PyTree) -> PyTree:
+  """Arrays on the host of every process, also those it has only parts of."""
+
+  def whole(array):
+    if array.is_fully_addressable or array.is_fully_replicated:
+      return array
+    return multihost_utils.process_allgather(array, tiled=True)
+
+  return jax.device_get(jax.tree.map(whole, tree))
 
 
 def total(name: str, own: int) -> int:
