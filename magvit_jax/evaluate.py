@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tqdm
 
-from magvit_jax import checkpoint, frozen, paths, registry, workdir
+from magvit_jax import checkpoint, frozen, paths, processes, registry, workdir
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
@@ -72,7 +72,7 @@ def evaluate(
     # arrays of at most two batches.
     jax.block_until_ready(sums)
     sums = new if sums is None else _add(sums, new)
-  return _results(built, jax.device_get(sums))
+  return _results(built, processes.fetch(sums))
 
 
 def build_metrics(
