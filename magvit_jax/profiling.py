@@ -64,7 +64,9 @@ class Trace:
     folder: paths.Path,
     say: Callable[[str], None],
   ):
-    self.steps = steps or Steps(0, 0)
+    # Others do the same, and on one machine their files would have one name.
+    own = steps is not None and jax.process_index() == 0
+    self.steps = steps if own else Steps(0, 0)
     self.folder, self.say = folder, say
     self.on = False
 
