@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checksum, manifest, paths
+from magvit_jax import checksum, manifest, paths, spool
 from magvit_jax import tree as trees
 from magvit_jax.registry import suggest
 from magvit_jax.stages import TrainState
@@ -250,12 +250,14 @@ def stored(workdir: paths.Name, step: int, item: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(workdir: paths.Path, step: int | None) -> Iterator[None]:
-  """Turns what Orbax and TensorStore raise on a full disk into an OSError."""
+  """What Orbax and TensorStore raise on a full disk, as a clear error."""
   try:
     yield
   except (OSError, ValueError) as error:
     free = paths.free_mib(workdir)
-    raise OSError(
+    # A store that does not answer is no error of the user's.
+    kind = spool.UploadError if paths.is_remote(workdir) else OSError
+    raise kind(
       f"the checkpoint of step {step} could not be written to "
       f"{workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
       "Earlier checkpoints are untouched: free some space and run the same "

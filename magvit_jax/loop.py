@@ -9,7 +9,6 @@ bit for bit the run that was not.
 
 import contextlib
 import itertools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from magvit_jax import (
   frozen_files,
   incidents,
   joining,
+  paths,
   processes,
   profiling,
   registry,
@@ -76,7 +76,7 @@ def make_parts(cfg: Any) -> Parts:
 
 def run(
   cfg: Any,
-  workdir: str | pathlib.Path,
+  workdir: paths.Name,
   resume: str = "auto",
   parts: Parts | None = None,
   frozen: PyTree = None,
@@ -130,7 +130,7 @@ def run(
   workdirs.check_writable(workdir)
   processes.check_shared(workdir)
   with contextlib.ExitStack() as stack, joining.together():
-    loop = _Loop(cfg, pathlib.Path(workdir), mesh, parts, stack, profile)
+    loop = _Loop(cfg, paths.place(workdir), mesh, parts, stack, profile)
     loop.start(found if frozen is None else frozen)
     # What could not start leaves no config, and an earlier one as it was.
     if jax.process_index() == 0:
@@ -300,6 +300,7 @@ class _Loop:
   def _save(self, metrics: dict[str, float] | None, force: bool) -> None:
     with self.clock("checkpoint"):
       self.space.look(self.step)
+      self.writer.flush()
       self.saver.save(self.step, self.state, metrics, force=force)
     if not force:
       self._write_time()
