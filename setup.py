@@ -22,6 +22,7 @@ CORE = [
   "absl-py>=2.1",
   "av>=14",  # its wheels carry FFmpeg; frame.rotation came with 14
   "chex>=0.1.89",
+  "flatbuffers>=24.3",  # jax.export writes and reads its files with it
   "flax>=0.12,<0.13",  # Linen is in maintenance: a minor may move it
   "grain>=0.2.12,<0.3",
   "jax>=0.10,<0.11",  # a minor release removes what the last one deprecated

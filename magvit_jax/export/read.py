@@ -1,0 +1,135 @@
+"""How a folder of weights is opened: an export, or what `convert` wrote.
+
+Both hold config.json and params.safetensors; an export says in config.json how
+it is laid out and what its files hash to, which is checked.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import export as jax_export
+
+import magvit_jax
+from magvit_jax import (
+  checkpoint,
+  export,
+  paths,
+  pretrained,
+  registry,
+  workdir,
+)
+from magvit_jax.types import PyTree
+
+
+def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
+  """The averaged weights that a folder holds, as `abstract` nests them.
+
+  Args:
+    folder: a workdir, an export, or what `convert` wrote.
+    abstract: tree of ShapeDtypeStructs.
+    step: which checkpoint; None is the newest whole one, or what there is.
+
+  Raises:
+    OSError: no such checkpoint or file, or none that is whole.
+    ValueError: an export of another layout or step, damaged weights, or those
+      of another network; the first three arrays that differ are listed.
+  """
+  if not is_folder(folder):
+    return checkpoint.load_params(folder, abstract, item="ema", step=step)
+  about = document(folder)
+  if step not in (None, about.get("step")):
+    raise ValueError(
+      f"{folder} holds the weights of step {about.get('step')}, not of {step}; "
+      "give the workdir of the run for others"
+    )
+  check_file(folder, export.PARAMS)
+  path = paths.place(folder) / export.PARAMS
+  arrays, _ = pretrained.read(path)
+  params = pretrained.fit(arrays, abstract, f"the weights in {path}")
+  return jax.tree.map(jax.numpy.asarray, params)
+
+
+def config(folder: paths.Name) -> dict[str, Any]:
+  """The resolved config of a workdir, or what such a folder has of it.
+
+  Raises:
+    FileNotFoundError: the folder holds neither.
+    ValueError: config.json is not JSON, or of a layout of another version.
+  """
+  about = document if is_folder(folder) else workdir.read_config
+  return registry.plain(about(folder)["config"])
+
+
+def is_folder(folder: paths.Name) -> bool:
+  """Whether a folder holds its weights as one file, and no checkpoints."""
+  return (paths.place(folder) / export.PARAMS).is_file()
+
+
+def document(folder: paths.Name) -> dict[str, Any]:
+  """All of config.json of such a folder; errors as those of `config`."""
+  about = workdir.read_config(folder)
+  layout = about.get("layout", export.LAYOUT)
+  if layout != export.LAYOUT:
+    raise ValueError(
+      f"{folder} is an export of layout {layout}, written by magvit_jax "
+      f"{about.get('magvit_jax')}; magvit_jax {magvit_jax.__version__} reads "
+      f"layout {export.LAYOUT}: install that version, or export it again"
+    )
+  return about
+
+
+def check_file(folder: paths.Name, name: str) -> None:
+  """Compares a file of an export with its hash in config.json.
+
+  Raises:
+    FileNotFoundError: it is missing.
+    ValueError: it has another hash.
+  """
+  path = paths.place(folder) / name
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"{path} is missing; copy the export again with all of its files"
+    )
+  noted = document(folder).get("files", {}).get(name)
+  found = sha256(path)
+  if noted is not None and noted["sha256"] != found:
+    raise ValueError(
+      f"{path} is cut off or altered: it has {path.stat().st_size} bytes and "
+      f"the sha256 {found[:12]}…, and config.json says {noted['bytes']} and "
+      f"{noted['sha256'][:12]}…; copy it again"
+    )
+
+
+def sha256(path: paths.Path) -> str:
+  """The hexadecimal hash of a file."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
+  """A program of an export, jitted: (params, …) -> …, as config.json says.
+
+  Args:
+    folder: the export.
+    name: such as 'encode'.
+
+  Raises:
+    FileNotFoundError: its file is missing.
+    ValueError: the export has no such program, it was altered, or it was not
+      made for the platform of this process.
+  """
+  registry.check_choice("program", name, document(folder).get("programs", {}))
+  file = export.program_file(name)
+  check_file(folder, file)
+  data = (paths.place(folder) / file).read_bytes()
+  loaded = jax_export.deserialize(bytearray(data))
+  here = jax_export.default_export_platform()
+  if here not in loaded.platforms:
+    raise ValueError(
+      f"{folder}/{file} was exported for {', '.join(loaded.platforms)}, and "
+      f"this process runs on {here}; export it with --platforms={here}, or set "
+      f"JAX_PLATFORMS to one of those"
+    )
+  return jax.jit(loaded.call)
