@@ -254,12 +254,12 @@ def _writing(workdir: paths.Path, step: int | None) -> Iterator[None]:
   try:
     yield
   except (OSError, ValueError) as error:
-    free = paths.free_mib(workdir)
-    # A store that does not answer is no error of the user's.
-    kind = spool.UploadError if paths.is_remote(workdir) else OSError
+    kind, free = OSError, f" ({paths.free_mib(workdir):.0f} MiB free)"
+    if paths.is_remote(workdir):  # which is no error of the user's
+      kind, free = spool.UploadError, ""
     raise kind(
       f"the checkpoint of step {step} could not be written to "
-      f"{workdir / 'checkpoints'} ({free:.0f} MiB free): {error}. "
+      f"{workdir / 'checkpoints'}{free}: {error}. "
       "Earlier checkpoints are untouched: free some space and run the same "
       "command again"
     ) from error

@@ -112,8 +112,11 @@ def remove_tree(folder: Path) -> None:
 def move_tree(source: Path, target: Path) -> None:
   """Moves a folder to a place that is not there yet."""
   if is_remote(source):
-    system, root = fsspec.core.url_to_fs(str(source))
-    system.mv(root, system._strip_protocol(str(target)), recursive=True)
+    # Copied first: what a kill leaves can be moved again.
+    system, _ = fsspec.core.url_to_fs(str(source))
+    for file in files_below(source):
+      system.cp_file(str(file), str(target / file.relative_to(source)))
+    remove_tree(source)
     return
   target.parent.mkdir(parents=True, exist_ok=True)
   source.rename(target)
