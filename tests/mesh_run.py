@@ -11,11 +11,11 @@ import sys
 
 import jax
 import numpy as np
-import toy_loop
 import test_stage_tokenizer
 import tiny_generator
+import toy_loop
 
-from magvit_jax import frozen, loop, sharding, tokenizers
+from magvit_jax import frozen, loop, processes, sharding, tokenizers
 from magvit_jax import tree as trees
 
 # LLVM's optimisation is most of a compilation, and of no use here.
@@ -32,6 +32,9 @@ MESHES = {
   "tensor": dict(data=2, fsdp=2, tensor=2),
   "context": dict(data=4, context=2),
 }
+# Of two processes with 4 devices each: all parts of a weight lie on both.
+TWO = dict(data=1, fsdp=8)
+WEIGHED = ("one", "data")  # whose weights are written too
 BACKBONE = dict(
   name="causal3d",
   patch=(2, 4, 4),
@@ -93,22 +96,32 @@ def drawn(shapes):
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def train(stage, arrays, batch, sizes):
-  """The metrics of some steps on a mesh, and what the devices hold."""
+def train(stage, arrays, batch, sizes, weights=None):
+  """The metrics of some steps on a mesh, and what the devices hold.
+
+  The weights after them are written to the file `weights`.
+  """
   devices = jax.devices()[: math.prod(sizes.values())]
   mesh = sharding.make_mesh(**sizes, devices=devices)
   key = jax.random.key(1)
-  batch = sharding.put_batch(batch, mesh)
+  rows = sharding.local_rows(BATCH, mesh)
+  own = {name: array[rows] for name, array in batch.items()}
+  batch = sharding.put_batch(own, mesh)
   abstract = sharding.lay(jax.eval_shape(stage.init, key, batch, arrays), mesh)
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
   params = drawn(abstract.params)
   state = state._replace(params=params, ema=params["gen"], frozen=arrays)
-  state = jax.device_put(state, jax.tree.map(lambda x: x.sharding, abstract))
+  state = processes.put(state, jax.tree.map(lambda x: x.sharding, abstract))
   advance = loop.train_program(stage, abstract)
   curve = []
   for _ in range(STEPS):
     state, metrics = advance(state, batch, key)
     curve.append({k: float(v) for k, v in metrics.items()})
+  if weights:
+    whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
+    found = trees.named(jax.device_get(whole(state.params)))
+    if jax.process_index() == 0:
+      np.savez(weights, **found)
   return {
     "curve": curve,
     "shards": shards(state),
@@ -130,8 +143,9 @@ def stages(folder):
   for make in (generator, tokenizer):
     parts = make()
     for name, sizes in MESHES.items():
-      out = train(*parts, sizes)
-      (folder / f"{make.__name__}-{name}.json").write_text(json.dumps(out))
+      path = folder / f"{make.__name__}-{name}.json"
+      weights = path.with_suffix(".npz") if name in WEIGHED else None
+      path.write_text(json.dumps(train(*parts, sizes, weights)))
 
 
 def through_the_loop(folder):

@@ -1,4 +1,7 @@
-"""On any mesh of 8 devices a run computes what it computes on one."""
+"""On any mesh of 8 devices a run computes what it computes on one device.
+
+The mesh "two" lies on two processes with 4 devices each.
+"""
 
 import json
 import os
@@ -7,16 +10,18 @@ import sys
 
 import mesh_run
 import numpy as np
+import process_run
 import pytest
 import toy_loop
 
 STAGES = ("tokenizer", "generator")
-MESHES = [name for name in mesh_run.MESHES if name != "one"]
+MESHES = [name for name in mesh_run.MESHES if name != "one"] + ["two"]
 # Of every logged value: sums in another order differ in their last digits, and
 # each step multiplies that, most of all in the gradient of the encoder.
 FIRST = dict(rtol=1e-4, atol=1e-5)
 LATER = dict(rtol=1e-3, atol=1e-4)
 NORMS = dict(rtol=2e-2)  # of gradients, later
+WEIGHTS = dict(rtol=0, atol=1e-3)  # three steps change them by up to 3e-2
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,8 @@ def folder(tmp_path_factory):
   run = subprocess.run(command, env=env, capture_output=True, text=True)
   assert run.returncode == 0, run.stderr[-3000:]
   (path / "stdout").write_text(run.stdout)
+  pair = process_run.end(process_run.start("meshes", path), 300)
+  assert pair == [0, 0], (path / "meshes-0.txt").read_text()[-3000:]
   return path
 
 
@@ -51,6 +58,16 @@ def test_the_curve_is_that_of_one_device(folder, stage, mesh):
       np.testing.assert_allclose(b[name], a[name], **tolerance, err_msg=name)
   first, *_, last = (step["loss"] for step in one["curve"])
   assert last < 0.8 * first
+
+
+@pytest.mark.parametrize("mesh", ["data", "two"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_weights_are_those_of_one_device(folder, stage, mesh):
+  one = np.load(folder / f"{stage}-one.npz")
+  many = np.load(folder / f"{stage}-{mesh}.npz")
+  assert one.files == many.files
+  for name in one.files:
+    np.testing.assert_allclose(many[name], one[name], **WEIGHTS, err_msg=name)
 
 
 def shares(folder, stage, mesh):
