@@ -16,6 +16,7 @@ import numpy as np
 
 from magvit_jax import pretrained
 from magvit_jax import tree as trees
+from magvit_jax.convert import torchscript
 
 TORCH = (".pth", ".pt", ".ckpt", ".bin")
 FLAX = ".msgpack"
@@ -52,6 +53,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   path = pathlib.Path(path)
   if path.suffix in TORCH:
     return _read_torch(path)
+  if path.suffix == torchscript.SUFFIX:
+    return torchscript.read(path)
   if path.suffix == FLAX or FLAX_NAME.fullmatch(path.name):
     return _read_flax(path)
   return pretrained.read(path)[0]
