@@ -48,7 +48,7 @@ def _drop(run: Run) -> list[Finding]:
       "warn",
       f"{late:.3g} examples/s lately, {early:.3g} at first",
       "look for another process on the machine, a slow disk or network, or a "
-      "throttled chip; --profile of the train verb shows a few steps",
+      "throttled chip; --profile_steps of train shows a few steps",
     )
   ]
 
