@@ -48,7 +48,7 @@ def start(what, folder, count=2, script=__file__):
   return running
 
 
-def end(running, seconds=120):
+def end(running, seconds=500):
   """Their exit statuses; those that have none by then are killed."""
   until = time.monotonic() + seconds
   try:

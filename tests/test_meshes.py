@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
   run = subprocess.run(command, env=env, capture_output=True, text=True)
   assert run.returncode == 0, run.stderr[-3000:]
   (path / "stdout").write_text(run.stdout)
-  pair = process_run.end(process_run.start("meshes", path), 300)
+  pair = process_run.end(process_run.start("meshes", path))
   assert pair == [0, 0], (path / "meshes-0.txt").read_text()[-3000:]
   return path
 
