@@ -35,7 +35,7 @@ from magvit_jax import checkpoint, loop, writer
 from magvit_jax.configs import common
 from magvit_jax.stages import Stage, TrainState
 
-STEPS = 40
+STEPS = 24
 EVERY = 2
 SIDE = 96  # of the matrix that is trained
 LIMIT = 600  # seconds after which a run counts as stuck
@@ -170,7 +170,7 @@ class Life:
         os.kill(pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
       else:
-        time.sleep(0.0005)
+        time.sleep(0.002)
         code = ended(pid)
     self.code, self.stuck = code, self.seconds > LIMIT
 

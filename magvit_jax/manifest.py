@@ -16,19 +16,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
-import numpy as np
 import tensorstore as ts
-from jax.experimental import multihost_utils
 
-from magvit_jax import paths
+from magvit_jax import paths, processes
 from magvit_jax.data import listing
 
 NAME = "manifest.json"
 PIECE = 2**20  # bytes
 THREADS = 8  # zlib leaves the interpreter to others while it sums
 LISTED = 4  # names in a message
-WIDTH = 1024  # bytes of a message that processes tell each other
 
 
 class DamagedError(ValueError):
@@ -68,14 +64,9 @@ def check(folder: paths.Path, items: Iterable[str] | None = None) -> None:
     raise DamagedError(fault)
 
 
-def shared(text: str) -> str:
-  """The first text that a process gives and that is not empty, on all."""
-  if jax.process_count() == 1:
-    return text
-  own = text.encode()[:WIDTH].ljust(WIDTH, b"\0")
-  rows = multihost_utils.process_allgather(np.frombuffer(own, np.uint8))
-  texts = (bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows)
-  return next(filter(None, texts), "")
+def shared(fault: str) -> str:
+  """The first fault that a process has found, on all; '' if there is none."""
+  return next(filter(None, processes.gather(fault)), "")
 
 
 def _below(folder: paths.Path) -> list[str]:
@@ -129,7 +120,7 @@ def _fault(folder: paths.Path, items: Iterable[str] | None) -> str:
   for name, facts in files.items():
     if fault := _wrong_size(folder, name, facts["size"]):
       return fault
-  own = sorted(files)[jax.process_index() :: jax.process_count()]
+  own = sorted(files)[processes.index() :: processes.count()]
   with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
     jobs = pool.map(lambda k: _wrong_piece(folder, k, files[k]["crc32"]), own)
     return next(filter(None, jobs), "")

@@ -1,0 +1,78 @@
+"""A checkpoint of any mesh and number of processes comes back on any other."""
+
+import json
+
+import process_run
+import pytest
+import restore_run
+
+from magvit_jax import checksum, sharding
+
+ACROSS = [f"{a} to {b}" for a, b in restore_run.READ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+  """The arrays are tiny, so that nothing of them would be split."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, "SMALL", 16)
+    yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """What restore_run.py writes; two processes, so that JAX starts twice."""
+  path = tmp_path_factory.mktemp("restore")
+  restore_run.write(path / "one", sharding.make_mesh(data=1))
+  running = process_run.start("both", path, script=restore_run.__file__)
+  codes = process_run.end(running, 400)
+  texts = [(path / f"both-{i}.txt").read_text()[-3000:] for i in (0, 1)]
+  assert codes == [0, 0], "\n".join(texts)
+  return path
+
+
+@pytest.fixture(scope="module")
+def told(folder):
+  """By process: the results of its cases."""
+  return [json.loads((folder / f"{i}.json").read_text()) for i in (0, 1)]
+
+
+@pytest.mark.parametrize("case", [*ACROSS, "one to 2x4"])
+def test_two_processes_read_what_any_mesh_wrote(told, case):
+  assert [own[case] for own in told] == [[1, []]] * 2
+
+
+def test_two_processes_read_frozen_arrays_and_weights_alone(told):
+  assert [own["parts"] for own in told] == [[], []]
+
+
+@pytest.mark.parametrize("mesh", ["2x4", "data"])
+def test_one_cpu_reads_what_two_processes_wrote(folder, mesh):
+  one = sharding.make_mesh(data=1)
+  assert restore_run.read(folder / mesh, one) == (1, [])
+  assert restore_run.read_parts(folder / mesh, one) == []
+
+
+def test_weights_were_split_over_the_processes(folder):
+  """Otherwise nothing above would show anything."""
+  parts = folder / "fsdp" / "checkpoints" / "1" / "params"
+  sizes = [
+    sum(p.stat().st_size for p in (parts / f"ocdbt.process_{i}").rglob("*"))
+    for i in (0, 1)
+  ]
+  assert min(sizes) > 2048 and max(sizes) < 2 * min(sizes)
+
+
+def test_processes_fall_back_together(told):
+  for first, second, said in (own["damaged"] for own in told):
+    assert first == [2, []] and second == [1, []]
+    assert "checkpoints/3 is damaged (DamagedError: params/" in said[0]
+    assert "differs from what was saved" in said[0]
+    assert "checkpoints/2 is damaged (DamagedError: alone)" in said[2]
+    assert "restored step 1" in said[3]
+
+
+def test_checksums_of_split_arrays_are_those_of_whole_ones(told):
+  params = restore_run.state(1).params
+  whole = [checksum.bits(params), checksum.sha256(params)]
+  assert [own["sums"] for own in told] == [whole] * 2
