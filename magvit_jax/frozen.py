@@ -16,7 +16,6 @@ import ml_collections
 
 from magvit_jax import (
   api,
-  checkpoint,
   frozen_files,
   paths,
   pretrained,
@@ -24,6 +23,7 @@ from magvit_jax import (
   tokenizers,
   workdir,
 )
+from magvit_jax.export import read
 from magvit_jax.losses import perceptual
 from magvit_jax.stages import token_net
 from magvit_jax.types import PyTree
@@ -69,9 +69,8 @@ def _resolve_tokenizer(
     stage = saved["tokenizer"]
   else:
     stage = _tokenizer_stage(source)
-    params = checkpoint.load_params(
-      source, abstract(tokenizers.build_tokenizer(stage)), item="ema"
-    )
+    wanted = abstract(tokenizers.build_tokenizer(stage))
+    params = read.weights(source, wanted, None)
   own = {part: stage[part] for part in PARTS}
   own["fingerprint"] = api.fingerprint(params)
   pinned = cfg.tokenizer.fingerprint

@@ -138,6 +138,8 @@ def test_other_files_and_tokenizers_are_refused(place, public, capsys):
     "--from=magvit", "--to=magvit", given, out
   )
   assert not (place / "none").exists()
+  there = "--from=magvit", "--model=tiny", given, f"--out={place}"
+  assert "nothing is ever overwritten" in error(*there)
   file = f"--out={place / 'none.safetensors'}"
   assert "no layout of a tokenizer" in error(
     "--from=ours", "--to=resnet50", given, file

@@ -23,6 +23,7 @@ from magvit_jax import convert as converting
 from magvit_jax import pretrained, registry, token_file
 from magvit_jax import tree as trees
 from magvit_jax.convert import folder, reading
+from magvit_jax.export import write as exporting
 
 OURS = "ours"
 
@@ -72,10 +73,10 @@ def _to_net(args: argparse.Namespace, source: types.ModuleType) -> None:
 
 def _to_tokenizer(args: argparse.Namespace, source: types.ModuleType) -> None:
   """Writes the folder of a tokenizer."""
-  token_file.check_target(args.out, overwrite=False)
+  out = exporting.check_out(args.out)
   model = source.MODELS[args.model]
   tree = folder.to_ours(source, _read(args, source), model, _what(args))
-  folder.write(args.out, model, tree)
+  folder.write(out, model, tree)
   print(
     f"{args.out}: {trees.count(tree):,} numbers; open it with "
     f"magvit_jax.load_tokenizer({args.out!r})"

@@ -1,6 +1,7 @@
 """Whole tokenizers: public arrays to a folder of ours, and back.
 
-The folder holds params.safetensors, by our flat names, and config.json.
+The folder is an export without programs: params.safetensors, by our flat names,
+and config.json. `export --workdir=` of it makes a whole one.
 """
 
 import json
@@ -14,7 +15,8 @@ import jax
 import numpy as np
 
 from magvit_jax import (
-  checkpoint,
+  export,
+  paths,
   pretrained,
   registry,
   tokenizers,
@@ -22,9 +24,10 @@ from magvit_jax import (
 )
 from magvit_jax import tree as trees
 from magvit_jax.convert import Model
+from magvit_jax.export import read as reader
+from magvit_jax.export import write as exporting
 from magvit_jax.types import PyTree
 
-PARAMS = "params.safetensors"
 Arrays = Mapping[str, np.ndarray]
 Stage = Mapping[str, Any]
 
@@ -70,33 +73,38 @@ def to_ours(
   return pretrained.fit(source.convert(state, stage), abstract(stage), what)
 
 
-def write(folder: str | os.PathLike[str], model: Model, params: PyTree) -> None:
+def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
   """Writes the folder, which appears under its name when it is whole.
 
+  Args:
+    out: what `check_out` of export/write.py gave.
+    model: which tokenizer it is.
+    params: its weights.
+
   Raises:
-    OSError: it exists, or cannot be written.
+    OSError: it cannot be written.
   """
-  folder = pathlib.Path(folder)
-  part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-  part.mkdir()
-  document = {"config": workdir.normal(model.config)}
-  text = json.dumps(document, indent=2) + "\n"
-  (part / "config.json").write_text(text, encoding="utf-8")
-  pretrained.write(part / PARAMS, trees.named(params), {})
-  part.rename(folder)
+  with exporting.making(out) as part:
+    document = {"config": workdir.normal(model.config)}
+    text = json.dumps(document, indent=2) + "\n"
+    (part / "config.json").write_text(text, encoding="utf-8")
+    pretrained.write(part / export.PARAMS, trees.named(params), {})
 
 
-def read(folder: str | os.PathLike[str]) -> tuple[Stage, dict[str, np.ndarray]]:
-  """(stage, averaged weights by flat name) of a tokenizer of ours."""
-  config = registry.plain(workdir.read_config(folder))["config"]
-  stage = config["stage"]
+def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
+  """(stage, averaged weights by flat name) of a tokenizer of ours.
+
+  Args:
+    folder: a workdir, an export, or what `write` made.
+
+  Raises:
+    ValueError: it holds no tokenizer; and what `export.read.weights` raises.
+  """
+  stage = reader.config(folder)["stage"]
   if stage["name"] != "tokenizer":
     raise ValueError(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; only "
       "those of the stage 'tokenizer' have a public layout"
     )
-  path = pathlib.Path(folder) / PARAMS
-  if path.exists():
-    return stage, pretrained.read(path)[0]
-  params = checkpoint.load_params(folder, abstract(stage), item="ema")
+  params = reader.weights(folder, abstract(stage), None)
   return stage, {k: np.asarray(v) for k, v in trees.named(params).items()}
