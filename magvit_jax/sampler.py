@@ -22,19 +22,19 @@ import numpy as np
 
 from magvit_jax import (
   api,
-  checkpoint,
   class_labels,
   completion,
   editing,
   frozen,
   long_video,
-  registry,
-  workdir,
+  paths,
 )
 from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
+from magvit_jax.export import read
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
+from magvit_jax.types import PyTree
 
 
 def load_generator(
@@ -45,7 +45,7 @@ def load_generator(
   Nothing but the workdir is read: it holds the weights of the tokenizer too.
 
   Args:
-    folder: workdir of a run whose stage is `generator`.
+    folder: workdir of a run whose stage is `generator`, or an export of one.
     step: checkpoint to load; None takes the newest whole one.
 
   Returns:
@@ -55,7 +55,7 @@ def load_generator(
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: the run in it did not train a generator.
   """
-  config = registry.plain(workdir.read_config(folder)["config"])
+  config = read.config(folder)
   stage = config["stage"]
   if stage["name"] != "generator":
     raise ValueError(
@@ -68,17 +68,35 @@ def load_generator(
     dtype=stage["dtype"],
     **frozen.stage_args(config),
   )
-  weights = frozen.restore(folder, config)
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: token_net.init(net, key))
+  weights = load_weights(folder, config, shapes, step)
   return Sampler(
     net,
-    checkpoint.load_params(folder, shapes, item="ema", step=step),
+    weights.pop("generator"),
     weights,
     tokenizer=api.Codec(net.tokenizer, weights["tokenizer"]),
     labels=config["clips"]["labels"],
     method=maskgit.MaskGIT(**stage["sampling"]),
   )
+
+
+def load_weights(
+  folder: paths.Name, config: Mapping[str, Any], own: PyTree, step: int | None
+) -> PyTree:
+  """{'generator': averaged weights, 'tokenizer': those it was trained on}.
+
+  Args:
+    folder: workdir of a generator, or an export of one.
+    config: its resolved config.
+    own: shapes of the generator's weights.
+    step: as in `load_generator`.
+  """
+  if read.is_folder(folder):
+    both = {"generator": own, **frozen.shapes(config)}
+    return read.weights(folder, both, step)
+  tokenizer = frozen.restore(folder, config)
+  return {"generator": read.weights(folder, own, step), **tokenizer}
 
 
 class Sampler(completion.Completer):

@@ -18,3 +18,8 @@ Key = jax.Array  # a typed key from jax.random.key
 PyTree = Any
 Metrics = dict[str, Array]
 Initializer = Callable[..., Array]
+
+
+def known(size: Any) -> bool:
+  """Whether a length is a number; exports are traced with symbols for some."""
+  return isinstance(size, int)

@@ -73,7 +73,7 @@ def write(
             for k, v in about["files"].items()]),
     "## How to load it",
     "With `pip install jax numpy safetensors flatbuffers` (jax.export reads "
-    f"its files with the last), on {' or '.join(about['platforms'])}:",
+    f"its files with the last), on {', '.join(about['platforms'])}:",
     _code(READER.format(folder=title) + (_sample(about) if made else "")),
     "With magvit_jax, for any length and frame size:",
     _code(OURS.format(kind=about["kind"], folder=title)),
@@ -162,20 +162,26 @@ def _training(
 
 
 def _clips(data: Mapping[str, Any]) -> str:
-  return ", ".join(f"{k} {data[k]}" for k in PROTOCOL if k in data)
+  text = {k: str(data[k]) for k in PROTOCOL if k in data}
+  if "size" in data:
+    text["size"] = "{}x{}".format(*data["size"])
+  if not data.get("fps", 1):
+    text["fps"] = "as filmed"
+  return ", ".join(f"{k} {v}" for k, v in text.items())
 
 
 def _measured(
   workdir: paths.Path, config: Mapping[str, Any], about: Mapping[str, Any]
 ) -> str:
   """A table for each evaluation of the run, with how it was measured."""
-  parts = []
+  parts, known = [], []
   for path in sorted(workdir.glob("evaluation*.json")):
     found = json.loads(paths.read_text(path))
     values = found.pop("metrics", {})
+    known.append(values)
     parts.append(_evaluation(path.name, found, values, config, about))
   values = _while_training(workdir, about["step"])
-  if values:
+  if values and values not in known:
     settings = {"step": about["step"], "split": "eval"}
     name = "metrics.jsonl, while training"
     parts.append(_evaluation(name, settings, values, config, about))
@@ -227,8 +233,9 @@ def _sample(about: Mapping[str, Any]) -> str:
 
 
 def _limits(about: Mapping[str, Any]) -> str:
-  _, h, w, _ = about["clip"]
-  length = "any number of frames that `arguments` in config.json allows"
+  t, h, w, _ = about["clip"]
+  frames = about["video"]["shape"][1]
+  frames = f"{frames} frames" + ("" if frames == t else ", for any k from 1 on")
   if about["kind"] == "tokenizer":
     first = (
       "For research on video tokens: compression, and models that read or make "
@@ -244,8 +251,8 @@ def _limits(about: Mapping[str, Any]) -> str:
     "It was measured on the clips named above; how it does on others, in "
     "content, size or frame rate, was not measured.",
     "Nothing here filters what goes in or comes out.",
-    f"The programs take clips of {h}x{w} pixels and {length}; magvit_jax pads "
-    "and tiles frames of other sizes.",
+    f"The programs take any number b of clips of {frames}, {h}x{w} pixels "
+    "each; magvit_jax pads and tiles others.",
     "Ids mean something to the tokenizer of the fingerprint above alone.",
   ]
   return "\n".join(f"- {line}" for line in lines)

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import entr
 
-from magvit_jax.types import Array
+from magvit_jax.types import Array, known
 
 MAX_EXACT_BITS = 20  # the marginal itself is 2^bits floats
 
@@ -139,8 +139,8 @@ def table_entropies(
     (mean entropy of one token, entropy of the mean distribution), scalars in
     [0, ln K]; zeros for n = 0.
   """
-  n = len(z)
-  steps = -(-n // chunk) if n > chunk else 1
+  n = z.shape[0]
+  steps = -(-n // chunk) if known(n) and n > chunk else 1
   size = -(-n // steps)
   rows = jnp.pad(z, ((0, steps * size - n), (0, 0)))
   weight = (jnp.arange(steps * size) < n).astype(jnp.float32)
@@ -172,7 +172,7 @@ def distance_entropies(
   Arguments and results are those of `table_entropies`: up to a number that all
   codes share, -|z - c|^2 is the product of (z, 1) and (2 c, -|c|^2).
   """
-  ones = jnp.ones((len(z), 1), z.dtype)
+  ones = jnp.ones((z.shape[0], 1), z.dtype)
   lengths = jnp.sum(jnp.square(codes), axis=-1, keepdims=True)
   return table_entropies(
     jnp.concatenate([z, ones], axis=-1),
@@ -202,7 +202,7 @@ def _joint_entropy(logits: Array) -> Array:
   """H(E[p]) over the 2^D codes of [n D] log-odds."""
   low = logits.shape[-1] // 2
   mean = _table(logits[:, low:]).T @ _table(logits[:, :low])
-  mean = mean / max(len(logits), 1)
+  mean = mean / max(logits.shape[0], 1)
   return _entropy(mean)
 
 
@@ -217,7 +217,7 @@ def _table(logits: Array) -> Array:
 
 def _grid_mean(log_probs: Sequence[Array]) -> Array:
   """The mean over n of the joint probabilities of all numbers."""
-  count, low = max(len(log_probs[0]), 1), len(log_probs) // 2
+  count, low = max(log_probs[0].shape[0], 1), len(log_probs) // 2
   high = _grid_table(log_probs[low:])
   if not low:
     return jnp.sum(high, axis=0) / count
@@ -229,7 +229,7 @@ def _grid_table(log_probs: Sequence[Array]) -> Array:
   table = log_probs[0]
   for p in log_probs[1:]:
     table = (p[:, :, None] + table[:, None, :]).reshape(
-      len(p), p.shape[-1] * table.shape[-1]
+      p.shape[0], p.shape[-1] * table.shape[-1]
     )
   return jnp.exp(table)
 

@@ -19,7 +19,7 @@ from jax import lax
 from magvit_jax import registry
 from magvit_jax.nn import conv_frames, pairs
 from magvit_jax.nn.layer import Carry
-from magvit_jax.types import Array
+from magvit_jax.types import Array, known
 
 PADS = ("zero", "replicate")
 WORTH = 10**7  # products per frame and tap, below which compiling costs more
@@ -132,8 +132,10 @@ def order_of_axes(frames: int) -> tuple[int, int, int]:
   On TPU a short time is last: of a small batch the compiler cuts the last axis
   into pieces that join the batch, and copies all frames for that, unless the
   axis is shorter than 16. benchmarks/plan_tokenizer.py shows what that costs.
+  A number that is not known, of an export, counts as long.
   """
-  short = jax.default_backend() == "tpu" and frames < SHORT
+  on_tpu = jax.default_backend() == "tpu"
+  short = on_tpu and known(frames) and frames < SHORT
   return (1, 2, 0) if short else (0, 1, 2)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from magvit_jax.types import Array
+from magvit_jax.types import Array, known
 
 FEW = 16  # channels in, up to which one wide 2-D convolution beats several
 
@@ -64,6 +64,8 @@ def winograd(
     kernel: [3 kh kw c o].
     frames: the 2-D convolution of each frame.
   """
+  if not known(x.shape[1] % 2):
+    return winograd(_even(x), kernel, frames)[:, : x.shape[1] - 2]
   first, middle, last = kernel
   half = (x.shape[1] - 1) // 2  # pairs, counting a last single frame
   whole = x.shape[1] // 2 - 1  # pairs without it
@@ -77,3 +79,9 @@ def winograd(
   y = jnp.stack([one[:, :whole], two], axis=2)
   y = y.reshape(y.shape[0], 2 * whole, *y.shape[3:])
   return jnp.concatenate([y, one[:, whole:]], axis=1)
+
+
+def _even(x: Array) -> Array:
+  """x with one frame more if their number, which is a symbol, is odd."""
+  longer = jnp.concatenate([x, x[:, -1:]], axis=1)
+  return longer[:, : 2 + (x.shape[1] - 1) // 2 * 2]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from magvit_jax.losses import entropy
 from magvit_jax.quantizers import Base, ste
-from magvit_jax.types import Array, Key, PyTree
+from magvit_jax.types import Array, Key, PyTree, known
 
 MAX_SCORES = 2**22  # floats of one block of scores, 16 MB
+SOME_ROWS = 2**12  # latents that blocks are cut for where n is a symbol
 EPS = 1e-6
 
 
@@ -74,7 +75,8 @@ def best(
   bias = jnp.zeros(len(table)) if bias is None else jax.lax.stop_gradient(bias)
   rows = z.reshape(-1, z.shape[-1])
   size = len(table)
-  block = min(size, max(256, MAX_SCORES // max(len(rows), 1)))
+  count = rows.shape[0] if known(rows.shape[0]) else SOME_ROWS
+  block = min(size, max(256, MAX_SCORES // max(count, 1)))
   blocks = -(-size // block)
   extra = blocks * block - size
   table = jnp.pad(table, ((0, extra), (0, 0))).reshape(blocks, block, -1)
@@ -93,7 +95,10 @@ def best(
     better = here > top
     return (jnp.where(better, here, top), jnp.where(better, place, ids)), None
 
-  start = (jnp.full(len(rows), -jnp.inf), jnp.zeros(len(rows), jnp.int32))
+  start = (
+    jnp.full(rows.shape[0], -jnp.inf),
+    jnp.zeros(rows.shape[0], jnp.int32),
+  )
   parts = (jnp.arange(blocks), table, bias)
   if blocks == 1:
     (_, ids), _ = search(start, jax.tree.map(lambda x: x[0], parts))
@@ -165,19 +170,20 @@ def by_chunks(function: Callable, rows: Array, floats: int) -> PyTree:
 
   Args:
     function: [m d] -> arrays of m rows, each row by itself.
-    rows: [n d].
+    rows: [n d]; one chunk if n is a symbol.
     floats: what `function` holds for a row; n * floats set the chunks.
   """
-  chunks = max(1, -(-len(rows) * floats // MAX_SCORES))
+  n = rows.shape[0]
+  chunks = max(1, -(-n * floats // MAX_SCORES)) if known(n) else 1
   if chunks == 1:
     return function(rows)
-  each = -(-len(rows) // chunks)
-  extra = ((0, each * chunks - len(rows)), (0, 0))
+  each = -(-n // chunks)
+  extra = ((0, each * chunks - n), (0, 0))
   parts = jnp.pad(rows, extra).reshape(each, chunks, -1).swapaxes(0, 1)
   made = jax.lax.map(jax.checkpoint(function), parts)
 
   def whole(x):
-    return x.swapaxes(0, 1).reshape(each * chunks, *x.shape[2:])[: len(rows)]
+    return x.swapaxes(0, 1).reshape(each * chunks, *x.shape[2:])[:n]
 
   return jax.tree.map(whole, made)
 
@@ -226,7 +232,7 @@ def orthogonal(table: Array) -> Array:
 def sums(z: Array, ids: Array, size: int) -> dict[str, Array]:
   """{'count': [K], 'sum': [K d]} of the latents [n d] that chose each code."""
   z = jax.lax.stop_gradient(z)
-  ones = jnp.ones(len(z))
+  ones = jnp.ones(z.shape[0])
   return {
     "count": jax.ops.segment_sum(ones, ids, size),
     "sum": jax.ops.segment_sum(z, ids, size),

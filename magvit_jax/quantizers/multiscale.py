@@ -170,7 +170,7 @@ class Quantizer(Base):
       last = jax.random.fold_in(key, len(outs))
       kept = nested.prefix_lengths(last, len(z), len(outs), self.dropout)
     ids = [
-      out.ids.reshape(len(z), count, len(self.sizes))
+      out.ids.reshape(z.shape[0], count, len(self.sizes))
       for out, count in zip(outs, self.counts, strict=True)
     ]
     return Quantized(
@@ -196,7 +196,7 @@ class Quantizer(Base):
     codes, start = [], 0
     count = int(np.searchsorted(ends, ids.shape[1])) + 1
     for i, scale in enumerate(self.scales[:count]):
-      part = ids[:, start : ends[i]].reshape(len(ids), *scale, -1)
+      part = ids[:, start : ends[i]].reshape(ids.shape[0], *scale, -1)
       codes.append(self._fill(self.levels[i].lookup(part), scale))
       start = ends[i]
     return nested.sum_levels(codes, None)

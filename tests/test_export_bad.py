@@ -1,0 +1,136 @@
+"""Exports that are damaged, of something else, or cannot be made."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_generator
+
+import magvit_jax
+from magvit_jax import __main__ as command
+from magvit_jax.export import programs, read, write
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """An export for a TPU alone, and nothing of it but the encoder."""
+  base = tmp_path_factory.mktemp("bad")
+  run = tiny_generator.write_tokenizer(base / "run")
+  keep = programs.programs
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(programs, "programs", lambda c: {"encode": keep(c)["encode"]})
+    return write.write(run, base / "out", platforms=["tpu"])
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+  return shutil.copytree(whole, tmp_path / "out")
+
+
+def change(folder, **values):
+  path = folder / "config.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_another_layout_is_refused(folder):
+  change(folder, layout=2, magvit_jax="9.9")
+  with pytest.raises(ValueError, match=r"layout 2, written by magvit_jax 9\.9"):
+    magvit_jax.load_tokenizer(folder)
+  with pytest.raises(ValueError, match="install that version"):
+    read.program(folder, "encode")
+
+
+def test_truncated_and_altered_weights_are_refused(folder):
+  path = folder / "params.safetensors"
+  data = path.read_bytes()
+  path.write_bytes(data[:-9])
+  with pytest.raises(ValueError, match="cut off or altered.*copy it again"):
+    magvit_jax.load_tokenizer(folder)
+  # Without hashes, as `convert` leaves a folder, safetensors finds it.
+  change(folder, files={})
+  with pytest.raises(ValueError, match=r"damaged or no file of weights \(.+\)"):
+    magvit_jax.load_tokenizer(folder)
+  flipped = bytearray(data)
+  flipped[-5] ^= 1
+  path.write_bytes(flipped)
+  magvit_jax.load_tokenizer(folder)
+  files = {"params.safetensors": {"bytes": len(data), "sha256": "0" * 64}}
+  change(folder, files=files)
+  with pytest.raises(ValueError, match="sha256"):
+    magvit_jax.load_tokenizer(folder)
+
+
+def test_weights_of_another_network_are_listed(folder):
+  config = json.loads((folder / "config.json").read_text())["config"]
+  config["stage"]["backbone"]["width"] = 16
+  change(folder, config=config)
+  with pytest.raises(ValueError, match="arrays differ") as error:
+    magvit_jax.load_tokenizer(folder)
+  lines = str(error.value).splitlines()
+  listed = [line for line in lines if "there," in line]
+  assert len(listed) == 3
+  assert "backbone/decoder" in listed[0] and "(" in listed[0]
+
+
+def test_another_step_than_the_exported_is_refused(folder):
+  assert magvit_jax.load_tokenizer(folder, step=7).causal
+  with pytest.raises(ValueError, match="of step 7, not of 3"):
+    magvit_jax.load_tokenizer(folder, step=3)
+
+
+def test_a_program_that_is_missing_altered_or_of_no_use_here(folder):
+  with pytest.raises(ValueError, match="exported for tpu, and .* runs on cpu"):
+    read.program(folder, "encode")
+  with pytest.raises(ValueError, match="did you mean 'encode'"):
+    read.program(folder, "encoder")
+  path = folder / "encode.stablehlo"
+  path.write_bytes(path.read_bytes() + b" ")
+  with pytest.raises(ValueError, match="cut off or altered"):
+    read.program(folder, "encode")
+  path.unlink()
+  with pytest.raises(FileNotFoundError, match="encode.stablehlo is missing"):
+    read.program(folder, "encode")
+
+
+def test_jax_itself_says_which_platforms_a_program_is_for(folder):
+  data = bytearray((folder / "encode.stablehlo").read_bytes())
+  loaded = jax.export.deserialize(data)
+  params = read.pretrained.read(folder / "params.safetensors")[0]
+  video = np.zeros((1, 5, 16, 16, 3), np.float32)
+  with pytest.raises(ValueError, match="exported for platforms.*'tpu'"):
+    jax.jit(loaded.call)(params, video)
+
+
+@pytest.mark.parametrize(
+  "flags,text",
+  [
+    ("--platforms=cpu,tpus", "'tpus' (did you mean 'tpu'?)"),
+    ("--platforms=cpu,cpu", "name each platform once"),
+    ("--step=8", "holds no checkpoint of step 8"),
+    ("--out=gs://bucket/x", "on a disk of this machine"),
+  ],
+)
+def test_flags_that_do_not_fit(whole, tmp_path, capsys, flags, text):
+  args = [f"--workdir={whole.parent / 'run'}", f"--out={tmp_path / 'new'}"]
+  assert command.main(["export", *args, flags]) == 2
+  assert text in capsys.readouterr().err
+  assert not (tmp_path / "new").exists()
+
+
+def test_a_workdir_without_a_checkpoint(whole, tmp_path):
+  with pytest.raises(FileNotFoundError, match="not the workdir of a run"):
+    write.write(tmp_path, tmp_path / "new")
+  shutil.copy(whole.parent / "run" / "config.json", tmp_path)
+  with pytest.raises(OSError, match="holds no checkpoint.*Train first"):
+    write.write(tmp_path, tmp_path / "new")
+
+
+def test_what_has_no_ids_or_is_another_stage(whole):
+  config = read.config(whole.parent / "run")
+  stage = {**config["stage"], "quantizer": {"name": "continuous", "width": 4}}
+  with pytest.raises(ValueError, match="only a tokenizer with ids"):
+    programs.programs({**config, "stage": stage})
+  with pytest.raises(ValueError, match="'understanding'.*tokenizer, generator"):
+    write.network({"stage": {"name": "understanding"}}, None)

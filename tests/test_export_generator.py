@@ -1,0 +1,67 @@
+"""Exports of a generator: samples, its tokenizer, load_generator."""
+
+import json
+
+import numpy as np
+import pytest
+import toy_generator
+
+import magvit_jax
+from magvit_jax import editing
+from magvit_jax.data import transforms
+from magvit_jax.export import read, write
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+  out = tmp_path_factory.mktemp("export") / "out"
+  return write.write(toy_generator.folder(), out, platforms=["cpu"])
+
+
+@pytest.fixture(scope="module")
+def gen():
+  return magvit_jax.load_generator(toy_generator.folder())
+
+
+@pytest.fixture(scope="module")
+def params(out):
+  return read.pretrained.read(out / "params.safetensors")[0]
+
+
+def test_samples_are_those_of_the_generator(out, gen, params):
+  about = json.loads((out / "config.json").read_text())
+  clip = transforms.to_float(toy_generator.clip())
+  tasks = [about["tasks"].index(n) for n in ("class_cond", "frame_prediction")]
+  sample = read.program(out, "sample")
+  made = sample(
+    params,
+    np.stack([clip, clip]),
+    np.array(tasks, np.int32),
+    np.array([about["labels"].index("dog"), -1], np.int32),
+    np.uint32(3),
+  )
+  ids, video = np.asarray(made["ids"]), np.asarray(made["video"])
+  # Each row is that of a batch of its own task.
+  prompt = editing.from_label(gen.model)
+  own = gen.complete(prompt, gen.label_numbers("dog", 2), seed=3)
+  np.testing.assert_array_equal(ids[0], own[0])
+  prompt = editing.predict(gen.model, clip, 1, labelled=False)
+  own = gen.complete(prompt, gen.label_numbers(None, 2), seed=3)
+  np.testing.assert_array_equal(ids[1], own[1])
+  assert video.shape == (2, 9, 16, 24, 3)
+  np.testing.assert_allclose(video, gen.decode(ids), atol=1e-5)
+
+
+def test_load_generator_reads_it_as_it_reads_the_workdir(out, gen):
+  same = magvit_jax.load_generator(out)
+  assert same.labels == gen.labels and same.method == gen.method
+  assert same.tokenizer.fingerprint == gen.tokenizer.fingerprint
+  videos = same.sample("dog", num=2, seed=1)
+  np.testing.assert_array_equal(videos, gen.sample("dog", num=2, seed=1))
+
+
+def test_weights_have_flat_names_and_the_card_shows_how_to_sample(out, params):
+  assert {name.split("/")[0] for name in params} == {"generator", "tokenizer"}
+  text = (out / "MODEL_CARD.md").read_text()
+  assert 'about["tasks"].index("class_cond")' in text
+  assert "| classes | cat, dog, 7 |" in text
