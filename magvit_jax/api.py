@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checkpoint, registry, tiling, tokenizers, workdir
+from magvit_jax import tiling, tokenizers
+from magvit_jax.export import read
 
 # Pixels of one piece over all tiles: what the host holds as float32 at a time.
 PIECE_PIXELS = 2**23
@@ -43,7 +44,8 @@ def load_tokenizer(
   """Loads the tokenizer that was trained in a workdir.
 
   Args:
-    folder: workdir of a run whose stage is `tokenizer`.
+    folder: workdir of a run whose stage is `tokenizer`, an export of one, or
+      what `convert` wrote.
     step: checkpoint to load; None takes the newest whole one.
     tile: frames wider or higher than this many pixels are cut into tiles.
     overlap: pixels that neighbouring tiles share.
@@ -55,7 +57,7 @@ def load_tokenizer(
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: the run in it did not train a tokenizer.
   """
-  config = registry.plain(workdir.read_config(folder))["config"]
+  config = read.config(folder)
   stage = config["stage"]
   if stage["name"] != "tokenizer":
     raise ValueError(
@@ -63,12 +65,8 @@ def load_tokenizer(
       "load_tokenizer needs one of the stage 'tokenizer'"
     )
   module = tokenizers.build_tokenizer(stage)
-  st, sh, sw = module.strides
-  video = jax.ShapeDtypeStruct(
-    (1, st + module.backbone.causal, sh, sw, 3), jnp.float32
-  )
-  abstract = jax.eval_shape(module.init, jax.random.key(0), video)["params"]
-  params = checkpoint.load_params(folder, abstract, item="ema", step=step)
+  abstract = tokenizers.abstract(module)
+  params = read.weights(folder, abstract, step)
   clip = None if module.backbone.causal else config["data"]["frames"]
   return Codec(module, params, tile=tile, overlap=overlap, clip=clip)
 
@@ -113,6 +111,7 @@ class Codec:
     self.fingerprint = fingerprint(params)
     self._params = params
     self._tile, self._overlap = tile, overlap
+    self._alone = int(tokenizers.alone(module.backbone))
     self._clip = None if self.causal else clip
 
     def encode(params, carry, video):
@@ -194,7 +193,9 @@ class Codec:
 
   def frames(self, latents: int) -> int:
     """Frames that so many latent frames stand for."""
-    return self.causal + (latents - self.causal) * self.strides[0]
+    st, whole = self.strides[0], self._whole()
+    alone = self._alone * (-(-latents // whole) if whole else 1)
+    return alone + (latents - alone) * st
 
   def encode_stream(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Encodes a video that arrives in pieces, in constant memory.
@@ -213,7 +214,7 @@ class Codec:
     for first, part in self._parts(map(_checked, pieces), k, st):
       # What fills a clip that is coded as a whole stays: its other tokens mean
       # nothing without these.
-      kept = k if self._clip else first + -(-(part.shape[1] - first) // st)
+      kept = self._whole() or first + -(-(part.shape[1] - first) // st)
       # A last piece is filled up, so that only first ones come in many
       # lengths; nothing follows that could see the repeated frames.
       latents = k if self.causal and not first else kept
@@ -283,22 +284,28 @@ class Codec:
     self, pieces: Iterator[np.ndarray], k: int, scale: int
   ) -> Iterator[tuple[int, np.ndarray]]:
     """(frames coded alone at its start, piece of k * scale more) in turn."""
-    starts = itertools.chain([int(self.causal)], itertools.repeat(0))
-    parts = tiling.regroup(pieces, self.causal + k * scale, k * scale)
+    later = 0 if self.causal else self._alone
+    starts = itertools.chain([self._alone], itertools.repeat(later))
+    parts = tiling.regroup(pieces, self._alone + k * scale, later + k * scale)
     return zip(starts, parts, strict=False)
 
   def _plan(self, height: int, width: int) -> tuple[list[tiling.Tile], int]:
-    """Tiles of a grid of tokens, and latent frames per piece."""
+    """Tiles of a grid of tokens, and latent frames per piece after a start."""
     st, sh, sw = self.strides
     tiles = tiling.tiles((height, width), (sh, sw), self._tile, self._overlap)
     if not self.causal:
-      return tiles, self._clip // st if self._clip else sys.maxsize // st
+      return tiles, (self._whole() or sys.maxsize // st) - self._alone
     fit = PIECE_PIXELS // (height * sh * width * sw * st)
     return tiles, min(max(fit, 1), LATENTS_PER_PIECE)
 
+  def _whole(self) -> int:
+    """Latent frames of a clip that is coded as a whole; 0 if any number is."""
+    st, alone = self.strides[0], self._alone
+    return alone + (self._clip - alone) // st if self._clip else 0
+
   def _check_clip(self, latents: int) -> None:
     """Refuses a part of a clip that is coded as a whole."""
-    whole = (self._clip or 0) // self.strides[0]
+    whole = self._whole()
     if whole and latents != whole:
       raise ValueError(
         f"{latents} latent frames are left over; this tokenizer is not causal "
