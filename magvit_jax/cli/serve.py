@@ -93,7 +93,9 @@ def _check(args: argparse.Namespace) -> None:
       "-c launch/constraints.txt"
     )
   try:
-    socket.create_server((args.host, args.port)).close()
+    with socket.socket() as probe:
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind((args.host, args.port))
   except (OSError, OverflowError) as error:
     raise ValueError(
       f"cannot listen at --host={args.host} --port={args.port} ({error}); "

@@ -9,7 +9,7 @@ import numpy as np
 from magvit_jax import editing, registry
 from magvit_jax.data import transforms
 from magvit_jax.report import steps
-from magvit_jax.serve import films, uploads
+from magvit_jax.serve import uploads
 from magvit_jax.tasks import regions
 
 # What is asked for in words; every task of a checkpoint can be asked for, too.
@@ -49,13 +49,15 @@ class Edit(NamedTuple):
   """What was made.
 
   Attributes:
-    films: each with its name: the clip where there is one, what of it was
-      given, and the samples.
+    videos: uint8 [n h w 3], each with its name: the clip where there is one,
+      what of it was given, and the samples.
+    fps: of all of them.
     task: trained task that did it.
     known: share of the tokens that were given.
   """
 
-  films: list[tuple[str, films.Film]]
+  videos: list[tuple[str, np.ndarray]]
+  fps: Fraction
   task: str
   known: float
 
@@ -116,11 +118,7 @@ def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
   if video is not None:
     shown = [("original", video), ("given", _given(prompt))]
   shown += [(f"made, sample {k + 1}", one) for k, one in enumerate(made)]
-  return Edit(
-    [(name, films.film(frames, fps)) for name, frames in shown],
-    prompt.task,
-    float(prompt.tables.known.mean()),
-  )
+  return Edit(shown, fps, prompt.task, float(prompt.tables.known.mean()))
 
 
 def _part(gen: Any, clip: uploads.Clip | None, wish: Wish) -> np.ndarray:

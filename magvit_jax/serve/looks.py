@@ -7,26 +7,23 @@ import numpy as np
 
 from magvit_jax.data import transforms
 from magvit_jax.metrics import averages
-from magvit_jax.serve import films, uploads
+from magvit_jax.serve import uploads
 
 
 class Look(NamedTuple):
-  """A clip and its reconstruction.
+  """A clip's reconstruction.
 
   Attributes:
-    original, recon: films of the same frames.
-    tokens: PNG of the ids.
-    grid: (T, H, W) of the ids.
+    recon: uint8 [n h w 3], of all frames that were read.
+    ids: int32 [T H W f].
     sizes: ids per factor.
-    used: how many ids differ from one another.
+    used: how many tokens differ from one another.
     bits: per pixel, of ids that all take the same room.
     psnr: dB, the mean over frames.
   """
 
-  original: films.Film
-  recon: films.Film
-  tokens: bytes
-  grid: tuple[int, int, int]
+  recon: np.ndarray
+  ids: np.ndarray
   sizes: tuple[int, ...]
   used: int
   bits: float
@@ -52,10 +49,8 @@ def look(tok: Any, clip: uploads.Clip) -> Look:
   places = ids[0].reshape(-1, len(tok.sizes))
   bits = len(places) * sum(math.log2(size) for size in tok.sizes)
   return Look(
-    original=films.film(video, clip.fps),
-    recon=films.film(np.concatenate(made), clip.fps),
-    tokens=films.token_picture(ids[0]),
-    grid=ids.shape[1:4],
+    recon=np.concatenate(made),
+    ids=ids[0],
     sizes=tok.sizes,
     used=len(np.unique(places, axis=0)),
     bits=bits / (n * h * w),

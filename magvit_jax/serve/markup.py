@@ -1,5 +1,9 @@
 """Results as HTML that carries its own films: nothing is left to fetch."""
 
+from fractions import Fraction
+
+import numpy as np
+
 from magvit_jax.report.page import data_uri, escape, number
 from magvit_jax.serve import edits, films, looks, uploads
 
@@ -11,14 +15,13 @@ CSS = """
   image-rendering: pixelated; }
 .mv .mv-tokens { max-width: none; margin-top: 14px; overflow-x: auto; }
 .mv .mv-tokens img { width: auto; max-width: 100%; border-radius: 0; }
-.mv figcaption, .mv-soft { color: var(--body-text-color-subdued);
-  font-size: 13.5px; margin-top: 4px; }
+.mv figcaption, .mv-soft { opacity: 0.75; font-size: 13.5px; margin-top: 4px; }
 .mv-cards { display: grid; gap: 10px; margin: 14px 0 0;
   grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); }
 .mv-cards div { border: 1px solid var(--border-color-primary);
   border-radius: 8px; padding: 8px 12px; }
 .mv-cards b { display: block; font-size: 20px; font-weight: 600; }
-.mv-cards span { color: var(--body-text-color-subdued); font-size: 13px; }
+.mv-cards span { opacity: 0.75; font-size: 13px; }
 .mv-problem { border: 1px solid #b3412e; border-left-width: 5px;
   border-radius: 6px; padding: 10px 14px; overflow-wrap: anywhere; }
 """
@@ -36,10 +39,13 @@ def note(text: str) -> str:
 
 def look(made: looks.Look, clip: uploads.Clip) -> str:
   """Original and reconstruction, figures, and the ids as colours."""
-  t, h, w = made.grid
-  shown = [("original", made.original), ("reconstruction", made.recon)]
+  t, h, w, _ = made.ids.shape
+  shown = [("original", clip.video), ("reconstruction", made.recon)]
+  colours = films.token_picture(made.ids)
   ids = " x ".join(f"{size:,}" for size in made.sizes)
-  tiles = min(t, films.MOST_LATENTS)
+  tiles = (
+    f"{films.MOST_LATENTS} of {t}" if t > films.MOST_LATENTS else f"all {t}"
+  )
   cards = [
     (number(made.psnr, 1, "dB"), "PSNR, mean over frames"),
     (number(made.bits, 4), "bits per pixel"),
@@ -48,8 +54,8 @@ def look(made: looks.Look, clip: uploads.Clip) -> str:
   ]
   tokens = (
     '<figure class="mv-tokens">'
-    f'<img src="{data_uri(made.tokens, "image/png")}" alt="tokens">'
-    f"<figcaption>The tokens of {tiles} of {t} latent frames: a square is a "
+    f'<img src="{data_uri(colours, "image/png")}" alt="tokens">'
+    f"<figcaption>The tokens of {tiles} latent frames: a square is a "
     "token, and equal tokens have equal colours.</figcaption></figure>"
   )
   figures = "".join(
@@ -57,7 +63,8 @@ def look(made: looks.Look, clip: uploads.Clip) -> str:
     for value, text in cards
   )
   return (
-    f'<div class="mv">{_films(shown)}<div class="mv-cards">{figures}</div>'
+    f'<div class="mv">{_films(shown, clip.fps)}'
+    f'<div class="mv-cards">{figures}</div>'
     f"{tokens}{note(taken(clip))}</div>"
   )
 
@@ -69,7 +76,7 @@ def edit(made: edits.Edit) -> str:
     "is what was not given. What was given comes back as the tokenizer "
     "reconstructs it."
   )
-  return f'<div class="mv">{_films(made.films)}{note(text)}</div>'
+  return f'<div class="mv">{_films(made.videos, made.fps)}{note(text)}</div>'
 
 
 def taken(clip: uploads.Clip) -> str:
@@ -88,11 +95,11 @@ def taken(clip: uploads.Clip) -> str:
   return f"{what}{sound if clip.sound else ''}. The upload is deleted."
 
 
-def _films(shown: list[tuple[str, films.Film]]) -> str:
+def _films(shown: list[tuple[str, np.ndarray]], fps: Fraction) -> str:
   cells = "".join(
-    f"<figure>{_film(name, film)}<figcaption>{escape(name)}</figcaption>"
-    "</figure>"
-    for name, film in shown
+    f"<figure>{_film(name, films.film(video, fps))}<figcaption>{escape(name)}"
+    "</figcaption></figure>"
+    for name, video in shown
   )
   return f'<div class="mv-films">{cells}</div>'
 

@@ -53,7 +53,7 @@ _BOX_CSS = """
 .mv-pick img { width: 100%; display: block; image-rendering: pixelated; }
 .mv-box { position: absolute; border: 2px solid #ffb020; pointer-events: none;
   box-shadow: 0 0 0 1px #000, inset 0 0 0 1px #000; background: #ffb02033; }
-.mv-hint { color: var(--body-text-color-subdued); font-size: 13.5px; }
+.mv-hint { opacity: 0.75; font-size: 13.5px; }
 """
 _BOX_JS = """
 const at = (event) => {
