@@ -33,3 +33,22 @@ def test_signals_are_left_alone_outside_the_main_thread():
   thread.start()
   thread.join()
   assert seen == [(before, False)]
+
+
+def test_ctrl_c_on_one_of_several_stops_them_all(monkeypatch):
+  """It becomes the SIGTERM that JAX looks for; the second one quits."""
+  monkeypatch.setattr(signals.jax, "process_count", lambda: 2)
+  seen = []
+  handlers = {
+    signal.SIGTERM: lambda *_: seen.append("SIGTERM"),
+    signal.SIGINT: signal.default_int_handler,
+  }
+  before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
+  try:
+    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert seen == ["SIGTERM"] and not stop.signal
+      os.kill(os.getpid(), signal.SIGINT)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
