@@ -65,7 +65,6 @@ def programs(config: Config) -> dict[str, Program]:
     ValueError: a tokenizer without ids.
   """
   weights = abstract(config)
-  batch, latents = jax_export.symbolic_shape("b, k", constraints=(POSITIVE,))
   if config["stage"]["name"] == "tokenizer":
     stage, t = config["stage"], config["data"]["frames"]
     h, w = config["data"]["size"]
@@ -79,9 +78,10 @@ def programs(config: Config) -> dict[str, Program]:
       f"the quantizer {stage['quantizer']['name']!r} is continuous, so there "
       "are no ids to encode into; only a tokenizer with ids can be exported"
     )
-  if module.backbone.causal:
-    st = module.strides[0]
-    t = st * latents - (st - 1)
+  (batch,) = jax_export.symbolic_shape("b")
+  if _any_length(module, (t, h, w)):
+    batch, latents = jax_export.symbolic_shape("b, k", constraints=(POSITIVE,))
+    t = module.strides[0] * (latents - 1) + 1
   codec = functools.partial(_codec, stage, part, weights)
   video = _array(batch, t, h, w, 3)
   encode = Program(functools.partial(codec, "encode"), {"video": video})
@@ -89,7 +89,7 @@ def programs(config: Config) -> dict[str, Program]:
   decode = Program(functools.partial(codec, "decode"), {"ids": ids})
   found = {"encode": encode, "decode": decode}
   if config["stage"]["name"] == "generator":
-    found["sample"] = _sampling(config, weights, batch)
+    found["sample"] = _sampling(config, weights)
   return found
 
 
@@ -154,7 +154,14 @@ def _codec(
   return run
 
 
-def _sampling(config: Config, weights: PyTree, batch: Any) -> Program:
+def _any_length(module: Any, clip: Sequence[int]) -> bool:
+  """Whether latents are coded as they come, each with ids of its own."""
+  shape = (1, *module.latent_shape(*clip))
+  own = len(module.quantizer.ids_shape(shape)) == len(shape)
+  return own and module.backbone.causal
+
+
+def _sampling(config: Config, weights: PyTree) -> Program:
   """(params, video, task, label, seed) -> {'ids', 'video'}.
 
   Of a clip a task reads what it is given; 'label' is a class, and any other
@@ -182,6 +189,7 @@ def _sampling(config: Config, weights: PyTree, batch: Any) -> Program:
 
     return run
 
+  (batch,) = jax_export.symbolic_shape("b")
   number = jax.ShapeDtypeStruct((batch,), jnp.int32)
   return Program(
     make,

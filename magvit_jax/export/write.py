@@ -199,6 +199,7 @@ def describe(
     clip = list(config["clips"]["shape"])
   else:
     clip = [config["data"]["frames"], *config["data"]["size"], 3]
+  latents = (1, *module.latent_shape(*clip[:3]))
   about = {
     "layout": export.LAYOUT,
     "magvit_jax": magvit_jax.__version__,
@@ -207,7 +208,7 @@ def describe(
     "step": step,
     "video": {"pixels": "in [-1, 1]", **first},
     "clip": clip,
-    "grid": list(module.latent_shape(*clip[:3])[:3]),
+    "grid": list(module.quantizer.ids_shape(latents)[1:-1]),
     "strides": list(module.strides),
     "causal": bool(module.backbone.causal),
     "sizes": list(module.quantizer.sizes),
