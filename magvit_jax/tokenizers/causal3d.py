@@ -23,7 +23,8 @@ from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.resample import CausalAverage, CausalNearest, CausalUpsample
 from magvit_jax.tokenizers.levels import (
   Strides,
-  check_frame,
+  causal_grid,
+  check_chunk,
   check_levels,
   total_stride,
 )
@@ -208,15 +209,8 @@ class Backbone(nn.Module):
     Raises:
       ValueError: a size that the strides do not divide.
     """
-    st, sh, sw = self.stride
-    if (t - 1) % st or t < 1:
-      below = 1 + (t - 1) // st * st
-      raise ValueError(
-        f"causal3d: {t} frames do not fit a temporal stride of {st}: use "
-        f"1 + k * {st}, such as {max(below, 1)} or {max(below, 1) + st}"
-      )
-    check_frame("causal3d", h, w, self.stride)
-    return 1 + (t - 1) // st, h // sh, w // sw, self.latent_dim
+    grid = causal_grid("causal3d", t, h, w, self.stride)
+    return (*grid, self.latent_dim)
 
   def encode(self, video: Array) -> Array:
     """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
@@ -228,13 +222,7 @@ class Backbone(nn.Module):
 
   def encode_chunk(self, carry: Carry, video: Array) -> tuple[Carry, Array]:
     """The next chunk: 1+k*st frames if carry is None (a start), else k*st."""
-    frames, st = video.shape[1], self.stride[0]
-    if carry is not None and frames % st:
-      raise ValueError(
-        f"causal3d: {frames} frames do not go on a clip at a temporal stride "
-        f"of {st}: chunks after the first have k * {st}"
-      )
-    self.latent_shape(frames + (carry is not None), *video.shape[2:4])
+    check_chunk("causal3d", carry, video.shape, self.stride)
     latents, carry = self.encoder(video, carry)
     return carry, latents
 

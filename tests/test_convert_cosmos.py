@@ -1,0 +1,155 @@
+"""Cosmos-Tokenizer: its arrays in, the same ids and pixels out; and back."""
+
+import functools
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from converted import (
+  check_both_ways,
+  check_numbers,
+  check_refused,
+  check_shapes,
+  same_arrays,
+)
+from parity import cosmos as peer
+
+import magvit_jax
+from magvit_jax import pretrained
+from magvit_jax import tree as trees
+from magvit_jax.__main__ import main
+from magvit_jax.convert import Model, cosmos, folder, reading, torchscript
+from magvit_jax.tokenizers.cosmos import Backbone
+
+names = pytest.mark.parametrize("name", peer.CLIPS)
+
+
+@functools.cache
+def drawn(name):
+  return peer.drawn(trees.named(folder.abstract(peer.stage(name))))
+
+
+@pytest.fixture(scope="module")
+def golden():
+  with np.load(peer.GOLDEN / "nets.npz") as file:
+    return dict(file)
+
+
+@names
+def test_latents_ids_and_pixels_are_those_of_the_reference(name, golden):
+  own = {
+    key.removeprefix(f"{name}/"): array
+    for key, array in golden.items()
+    if key.startswith(f"{name}/")
+  }
+  check_numbers(peer.stage(name), drawn(name), peer.clip(name), own)
+
+
+@names
+def test_names_go_both_ways(name):
+  check_both_ways(cosmos, peer.stage(name), drawn(name))
+
+
+@names
+def test_published_nets_have_the_public_names_and_shapes(name):
+  shapes = json.loads((peer.GOLDEN / "names.json").read_text())
+  check_shapes(cosmos, name, shapes)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+  stage = peer.stage("DV4x8x8")
+  return Model(stage["backbone"], stage["quantizer"], 9, (16, 16))
+
+
+def test_files_become_a_folder_that_opens(tiny, tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(cosmos.MODELS, "tiny", tiny)
+  arrays, stage = drawn("DV4x8x8"), peer.stage("DV4x8x8")
+  state = cosmos.public(arrays, stage)
+  state |= {"quantizer._basis": np.ones(6, np.int32)}
+  nets = "encoder.", "quant_conv."
+  parts = {
+    "encoder": {k: a for k, a in state.items() if k.startswith(nets)},
+    "decoder": {k: a for k, a in state.items() if not k.startswith(nets)},
+  }
+  for part, own in parts.items():
+    np.savez(tmp_path / f"{part}.npz", **own)
+  out = tmp_path / "ours"
+  flags = [f"--input={tmp_path / part}.npz" for part in parts]
+  flags += ["--from=cosmos", "--model=tiny", f"--out={out}"]
+  assert main(["convert", *flags]) == 0
+  assert f"load_tokenizer({str(out)!r})" in capsys.readouterr().out
+  tok = magvit_jax.load_tokenizer(out)
+  assert (tok.strides, tok.sizes, tok.causal) == ((4, 8, 8), (64000,), True)
+  assert same_arrays(pretrained.read(out / folder.PARAMS)[0], arrays)
+
+
+def test_other_arrays_are_refused_by_their_names(tiny):
+  check_refused(
+    cosmos, tiny, cosmos.public(drawn("DV4x8x8"), tiny.config["stage"])
+  )
+
+
+@pytest.mark.parametrize(
+  "changes, text",
+  [
+    (dict(downs=((1, 2, 2), (2, 1, 1))), r"downs multiply to \(2, 2, 2\)"),
+    (dict(ups=((2, 2, 2), (4, 1, 1))), r"a step is \(4, 1, 1\); .* one of"),
+    (dict(patch=3), "patch is 3; it must be a power of 2"),
+    (dict(window=0), "window is 0"),
+    (dict(remat="all"), "cosmos: remat is 'all'"),
+  ],
+)
+def test_wrong_arguments_name_value_and_cure(changes, text):
+  with pytest.raises(ValueError, match=text):
+    Backbone(6, **changes)
+
+
+def test_tensors_of_an_archive_are_read_without_torch():
+  state = cosmos.public(drawn("DV8x16x16"), peer.stage("DV8x16x16"))
+  found = reading.read(peer.GOLDEN / "tiny.jit")
+  assert found.keys() == {k for k in state if k.startswith("post_quant_conv.")}
+  for name, array in found.items():
+    # They were saved in bfloat16.
+    np.testing.assert_allclose(array, state[name], rtol=2**-8)
+    assert array.dtype == np.float32 and array.shape == state[name].shape
+
+
+def archive(path, pickled, storage=bytes(16)):
+  """A file as torch.jit.save lays it, of this data.pkl."""
+  with zipfile.ZipFile(path, "w") as file:
+    file.writestr("net/data.pkl", pickled)
+    file.writestr("net/data/0", storage)
+  return path
+
+
+def tensor(size, stride, offset=0):
+  """The pickle of a module with one tensor of four floats."""
+  kind = b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI4\ntQ"
+  shape = f"I{offset}\n(I{size}\nt(I{stride}\ntI00\n(dt".encode()
+  made = b"ctorch._utils\n_rebuild_tensor_v2\n(" + kind + shape + b"R"
+  return b"c__torch__.net\nNet\n)\x81}(S'a'\n" + made + b"ub."
+
+
+def test_an_archive_runs_nothing_and_ends_where_it_ends(tmp_path):
+  path = tmp_path / "net.jit"
+  values = np.arange(4, dtype=np.float32).tobytes()
+  archive(path, tensor(2, 2, offset=1), values)
+  assert torchscript.read(path)["a"].tolist() == [1, 3]
+  for size, stride in ((5, 1), (2, 4), (2, -1)):
+    archive(path, tensor(size, stride))
+    with pytest.raises(ValueError, match="lies outside of its storage"):
+      torchscript.read(path)
+  archive(path, tensor(4, 1), bytes(12))
+  with pytest.raises(ValueError, match="damaged .*storage 0 ends early"):
+    torchscript.read(path)
+  archive(path, pickle.dumps({"a": print}))
+  with pytest.raises(ValueError, match="names builtins.print, .* trust it"):
+    torchscript.read(path)
+  path.write_bytes((peer.GOLDEN / "tiny.jit").read_bytes()[:-90])
+  with pytest.raises(ValueError, match="damaged or no archive"):
+    torchscript.read(path)
+  with pytest.raises(FileNotFoundError, match="no file"):
+    torchscript.read(tmp_path / "none.jit")
