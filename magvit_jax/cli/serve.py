@@ -36,9 +36,8 @@ def main(argv: list[str]) -> int:
   models.warm_up(ready, _say)
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   with tempfile.TemporaryDirectory(prefix="magvit_jax_serve_") as folder:
-    blocks = page.build(ready, limits)
-    place = dict(host=args.host, port=args.port)
-    url = page.launch(blocks, folder, limits=limits, **place)
+    blocks = page.build(ready, limits, folder)
+    url = page.launch(blocks, limits, host=args.host, port=args.port)
     _say(f"open {url} (ctrl-C stops it)")
     try:
       threading.Event().wait()

@@ -84,15 +84,35 @@ window.addEventListener('pointerup', (event) => {
   props.value = box;
 });
 """
+# The first film leads: the others beside it are kept at its time.
+_FILMS_JS = """
+for (const kind of ['timeupdate', 'seeked', 'play', 'pause']) {
+  element.addEventListener(kind, (event) => {
+    const [lead, ...others] = element.querySelectorAll('video');
+    if (event.target !== lead) return;
+    for (const film of others) {
+      if (Math.abs(film.currentTime - lead.currentTime) > 0.1)
+        film.currentTime = lead.currentTime;
+      if (kind === 'play') film.play();
+      if (kind === 'pause') film.pause();
+    }
+  }, true);
+}
+"""
 
 
-def build(ready: models.Models, limits: uploads.Limits) -> gr.Blocks:
+def build(
+  ready: models.Models, limits: uploads.Limits, folder: str
+) -> gr.Blocks:
   """The page of what a workdir holds.
 
   Args:
     ready: the models.
     limits: of uploads.
+    folder: for uploads until they are read; to be deleted at the end.
   """
+  # Read by each part of the page when it is made, and by the server.
+  os.environ["GRADIO_TEMP_DIR"] = folder
   tok, gen = ready.tokenizer, ready.generator
   st, sh, sw = tok.strides
   with gr.Blocks(
@@ -114,38 +134,33 @@ def build(ready: models.Models, limits: uploads.Limits) -> gr.Blocks:
       with gr.Column(scale=1, min_width=240):
         file = gr.File(label="A video or an image", height=150)
       with gr.Column(scale=3):
-        result = gr.HTML(markup.note(WELCOME), elem_id="look")
+        result = gr.HTML(
+          markup.note(WELCOME), js_on_load=_FILMS_JS, elem_id="look"
+        )
     outputs = [file, clip, result]
     if gen is not None:
       outputs.append(_generator(gen, clip))
 
     def upload(path: str | None):
-      return _upload(ready, limits, path)
+      return _upload(ready, limits, folder, path)
 
     _on(file.upload, upload, [file], outputs, "look")
   return blocks
 
 
 def launch(
-  blocks: gr.Blocks,
-  folder: str,
-  *,
-  limits: uploads.Limits,
-  host: str,
-  port: int,
+  blocks: gr.Blocks, limits: uploads.Limits, *, host: str, port: int
 ) -> str:
   """Starts the server in a thread; returns its address.
 
   Args:
     blocks: from `build`.
-    folder: for uploads until they are read; to be deleted at the end.
     limits: of uploads.
     host, port: to listen at.
 
   Raises:
     OSError: the port is in use.
   """
-  os.environ["GRADIO_TEMP_DIR"] = folder
   blocks.queue(max_size=32, default_concurrency_limit=1)
   _, url, _ = blocks.launch(
     server_name=host,
@@ -181,7 +196,7 @@ def _on(event: Any, call: Any, inputs: list, outputs: list, name: str) -> None:
 
 
 def _upload(
-  ready: models.Models, limits: uploads.Limits, path: str | None
+  ready: models.Models, limits: uploads.Limits, folder: str, path: str | None
 ) -> tuple[Any, ...]:
   """What an upload changes: the drop zone, the clip, the result and the box."""
   shape = ready.generator and ready.generator.shape
@@ -194,7 +209,7 @@ def _upload(
   except USER_ERRORS as error:
     html = markup.problem(error)
   finally:
-    _delete(path)
+    _delete(path, folder)
   if ready.generator is None:
     return None, clip, html
   if clip is not None:
@@ -203,15 +218,20 @@ def _upload(
   return None, clip, html, gr.HTML(value=None, picture=picture)
 
 
-def _delete(path: str | None) -> None:
+def _delete(path: str | None, folder: str) -> None:
   """Deletes an upload, and the empty files that gradio makes beside it."""
-  root = pathlib.Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+  root = pathlib.Path(folder).resolve()
   for stray in root.glob("*"):
     if stray.is_file():
       stray.unlink(missing_ok=True)
   own = path and pathlib.Path(path).resolve().parent
   if own and root in own.parents:
     shutil.rmtree(own, ignore_errors=True)
+
+
+def _here(shown: bool) -> bool | str:
+  """`visible` of a part that keeps up with changes while it is hidden."""
+  return True if shown else "hidden"
 
 
 def _generator(gen: Any, clip: gr.State) -> gr.HTML:
@@ -239,7 +259,7 @@ def _generator(gen: Any, clip: gr.State) -> gr.HTML:
         html_template=_BOX_HTML,
         css_template=_BOX_CSS,
         js_on_load=_BOX_JS,
-        visible=edits.reads_box(first),
+        visible=_here(edits.reads_box(first)),
         elem_id="box",
       )
       start = gr.Number(
@@ -265,6 +285,7 @@ def _generator(gen: Any, clip: gr.State) -> gr.HTML:
           f"What the generator makes appears here: {t} frames of {w}x{h}. A "
           "video is resized to cover that, and its middle is taken."
         ),
+        js_on_load=_FILMS_JS,
         elem_id="edit",
       )
 
@@ -288,7 +309,7 @@ def _generator(gen: Any, clip: gr.State) -> gr.HTML:
   def chosen(task):
     return (
       gr.Dropdown(visible=edits.reads_label(gen, task)),
-      gr.HTML(visible=edits.reads_box(task)),
+      gr.HTML(visible=_here(edits.reads_box(task))),
       gr.Number(visible=edits.reads_clip(gen, task)),
     )
 
