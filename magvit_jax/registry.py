@@ -1,7 +1,8 @@
 """Find and build components: the name in a config is the file name.
 
 Every file of a family defines one fixed symbol (`SYMBOLS`). A new component is
-a new file; nothing has to be registered.
+a new file; nothing has to be registered. Files of your own may lie elsewhere:
+see `add_folder`.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -49,12 +51,48 @@ def names(family: str) -> tuple[str, ...]:
   pattern = re.compile(
     rf"^(?:class|def) {symbol(family)}\b|^{symbol(family)} =", re.MULTILINE
   )
-  folder = pathlib.Path(__file__).parent / family
-  return tuple(
-    path.stem
-    for path in sorted(folder.glob("*.py"))
-    if path.stem != "__init__" and pattern.search(path.read_text())
-  )
+  files = [p for folder in _folders(family) for p in folder.glob("*.py")]
+  found = {p.stem for p in files if pattern.search(p.read_text())}
+  return tuple(sorted(found - {"__init__"}))
+
+
+def add_folder(family: str, folder: str | os.PathLike[str]) -> None:
+  """Lets files of a folder outside the package be components of a family.
+
+  It counts for this process only: a program that loads a run made with such a
+  component calls it first.
+
+  Raises:
+    FileNotFoundError: no such folder.
+    ValueError: one of its files has the name of a component that exists.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if not folder.is_dir():
+    raise FileNotFoundError(f"{folder} is no folder of {family}")
+  if folder in _folders(family):
+    return
+  known = set(names(family))
+  taken = sorted(known & {p.stem for p in folder.glob("*.py")})
+  if taken:
+    raise ValueError(
+      f"{folder / taken[0]}.py has the name of one of the {family} there are; "
+      "give it another"
+    )
+  _package(family).append(str(folder))
+  names.cache_clear()
+  importlib.invalidate_caches()
+
+
+def _folders(family: str) -> list[pathlib.Path]:
+  """Where the files of a family lie."""
+  return [pathlib.Path(folder) for folder in _package(family)]
+
+
+def _package(family: str) -> list[str]:
+  """The search path of the package of a family."""
+  if not (pathlib.Path(__file__).parent / family).is_dir():
+    return []
+  return importlib.import_module(f"magvit_jax.{family}").__path__
 
 
 def load(family: str, name: str) -> Any:

@@ -42,3 +42,30 @@ def test_config_dicts_become_plain_values():
   assert magvit_jax.build("metrics", cfg).files == 2
   nested = ml_collections.ConfigDict({"a": {"b": [1, [2, 3]]}})
   assert registry.plain(nested) == {"a": {"b": (1, (2, 3))}}
+
+
+def test_a_folder_of_ones_own_holds_components(tmp_path):
+  mine = tmp_path / "mine"
+  mine.mkdir()
+  text = (
+    "from magvit_jax.metrics import psnr\n\n\nclass Metric(psnr.Metric): ...\n"
+  )
+  (mine / "own_psnr.py").write_text(text)
+  with pytest.raises(KeyError, match="metrics has no 'own_psnr'"):
+    registry.load("metrics", "own_psnr")
+  with pytest.raises(FileNotFoundError, match="is no folder of metrics"):
+    registry.add_folder("metrics", tmp_path / "absent")
+  before = registry.names("metrics")
+  try:
+    registry.add_folder("metrics", mine)
+    registry.add_folder("metrics", mine)  # a second time changes nothing
+    assert registry.names("metrics") == tuple(sorted((*before, "own_psnr")))
+    assert (
+      registry.build("metrics", {"name": "own_psnr", "files": 2}).files == 2
+    )
+    (tmp_path / "ssim.py").write_text(text)
+    with pytest.raises(ValueError, match="has the name of one of the metrics"):
+      registry.add_folder("metrics", tmp_path)
+  finally:
+    magvit_jax.metrics.__path__.remove(str(mine))
+    registry.names.cache_clear()
