@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from magvit_jax import pretrained, tokenizers
-from magvit_jax import tree as trees
 from magvit_jax.convert import folder
 
 CLOSE = dict(rtol=1e-4, atol=1e-4)
@@ -74,11 +73,3 @@ def check_refused(source, model, state):
     with pytest.raises(ValueError, match="of the wrong network") as error:
       folder.to_ours(source, other, model, "the file")
     assert text in str(error.value)
-
-
-def same_arrays(params, arrays):
-  """Whether a tree holds these arrays by name, exactly."""
-  found = trees.named(params)
-  return found.keys() == arrays.keys() and all(
-    np.array_equal(found[name], array) for name, array in arrays.items()
-  )
