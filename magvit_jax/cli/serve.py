@@ -14,6 +14,7 @@ size and length, and deleted when they have been read. ctrl-C stops it.
 
 import argparse
 import importlib.util
+import os
 import signal
 import socket
 import sys
@@ -30,12 +31,16 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   limits = uploads.Limits(args.max_mb, args.max_seconds)
   _check(args)
-  from magvit_jax.serve import models, page
+  from magvit_jax.serve import models
 
   ready = models.load(args.workdir, step=args.step)
   models.warm_up(ready, _say)
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   with tempfile.TemporaryDirectory(prefix="magvit_jax_serve_") as folder:
+    # gradio makes folders where this says as soon as it is imported.
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    from magvit_jax.serve import page
+
     blocks = page.build(ready, limits, folder)
     url = page.launch(blocks, limits, host=args.host, port=args.port)
     _say(f"open {url} (ctrl-C stops it)")

@@ -97,18 +97,22 @@ def taken(clip: uploads.Clip) -> str:
 
 def _films(shown: list[tuple[str, np.ndarray]], fps: Fraction) -> str:
   cells = "".join(
-    f"<figure>{_film(name, films.film(video, fps))}<figcaption>{escape(name)}"
+    f"<figure>{_film(name, video, fps)}<figcaption>{escape(name)}"
     "</figcaption></figure>"
     for name, video in shown
   )
   return f'<div class="mv-films">{cells}</div>'
 
 
-def _film(name: str, film: films.Film) -> str:
+def _film(name: str, video: np.ndarray, fps: Fraction) -> str:
+  film = films.film(video, fps)
+  h, w = video.shape[1:3]
+  # The place is kept while the film is being opened.
+  style = f'style="aspect-ratio: {w} / {h}"'
   uri = data_uri(film.content, film.mime)
   if film.mime.startswith("image/"):
-    return f'<img src="{uri}" alt="{escape(name)}">'
+    return f'<img src="{uri}" alt="{escape(name)}" {style}>'
   return (
-    f'<video src="{uri}" aria-label="{escape(name)}" controls autoplay loop '
-    "muted playsinline></video>"
+    f'<video src="{uri}" aria-label="{escape(name)}" {style} controls autoplay '
+    "loop muted playsinline></video>"
   )
