@@ -59,7 +59,11 @@ def check(folder: paths.Path, items: Iterable[str] | None = None) -> None:
     DamagedError: names the first wrong file, what is wrong with it, and the
       arrays in it if that is known. Without a manifest nothing is checked.
   """
-  fault = shared(_fault(folder, items))
+  try:
+    fault = _fault(folder, items)
+  except OSError as error:  # a disk that cannot read them back
+    fault = str(error)
+  fault = shared(fault)
   if fault:
     raise DamagedError(fault)
 

@@ -85,6 +85,14 @@ def test_another_size_and_a_lost_file_are_named(copy):
   assert f"{name} is missing" in fault(copy, ["params"])
 
 
+def test_a_file_that_cannot_be_read_is_damage(copy, monkeypatch):
+  def broken(path):
+    raise OSError(5, "Input/output error", str(path))
+
+  monkeypatch.setattr(manifest, "_pieces", broken)
+  assert "Input/output error: " in fault(copy)
+
+
 def test_the_array_and_the_piece_are_named(copy):
   # Orbax puts both into one file, or each into its own.
   large = [p for p in files(copy) if p.stat().st_size > 2**14] * 2
