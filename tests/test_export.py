@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_generator
+import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
@@ -22,12 +23,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 def folders(tmp_path_factory):
   """(workdir, export of it for a CPU and a TPU)."""
   base = tmp_path_factory.mktemp("export")
-  run = tiny_generator.write_tokenizer(base / "run")
-  document = json.loads((run / "config.json").read_text())
-  # As most runs have it: float32 on a CPU, bfloat16 on a TPU.
-  document["config"]["stage"]["dtype"] = "auto"
-  document["config"]["data"]["root"] = "/home/somebody/films"
-  (run / "config.json").write_text(json.dumps(document))
+  run = toy_export.write(base / "run")
   scores = {"step": 7, "split": "eval", "clips": 3, "metrics": {"psnr": 21.5}}
   (run / "evaluation.json").write_text(json.dumps(scores))
   scores = {"step": 5, "split": "eval", "clips": 3, "metrics": {"psnr": 20.5}}
@@ -172,7 +168,7 @@ np.savez("read.npz", ids=ids, video=programs["decode"](params, ids))
 
 def test_nothing_is_overwritten_or_left_half_made(folders, monkeypatch):
   run, out = folders
-  with pytest.raises(FileExistsError, match="never overwritten"):
+  with pytest.raises(FileExistsError, match="nothing is ever overwritten"):
     write.write(run, out)
   monkeypatch.setattr(write, "save_programs", lambda *_: 1 / 0)
   before = sorted(out.parent.iterdir())

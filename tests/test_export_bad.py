@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny_generator
+import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
@@ -17,7 +17,7 @@ from magvit_jax.export import programs, read, write
 def whole(tmp_path_factory):
   """An export for a TPU alone, and nothing of it but the encoder."""
   base = tmp_path_factory.mktemp("bad")
-  run = tiny_generator.write_tokenizer(base / "run")
+  run = toy_export.write(base / "run")
   keep = programs.programs
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(programs, "programs", lambda c: {"encode": keep(c)["encode"]})

@@ -103,17 +103,7 @@ def export(
     program: see `programs`.
     weights: shapes, as `abstract` gives them.
     platforms: keys of PLATFORMS.
-
-  Raises:
-    ValueError: an unknown platform, or one given twice.
   """
-  for platform in platforms:
-    registry.check_choice("--platforms", platform, PLATFORMS)
-  if not platforms or len(set(platforms)) < len(platforms):
-    raise ValueError(
-      f"--platforms={','.join(platforms)}: name each platform once, and at "
-      "least one"
-    )
   branches = {p: _on(PLATFORMS[p], program.make) for p in platforms}
 
   def run(*args):
@@ -124,6 +114,17 @@ def export(
   run.__name__ = name
   traced = jax_export.export(jax.jit(run), platforms=tuple(platforms))
   return traced(_flat_shapes(weights), *program.arguments.values())
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+  """ValueError for an unknown platform, one given twice, or none."""
+  for platform in platforms:
+    registry.check_choice("--platforms", platform, PLATFORMS)
+  if not platforms or len(set(platforms)) < len(platforms):
+    raise ValueError(
+      f"--platforms={','.join(platforms)}: name each platform once, and at "
+      "least one"
+    )
 
 
 def _on(

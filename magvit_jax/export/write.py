@@ -60,6 +60,7 @@ def write(
     ValueError: another stage, or an unknown platform or dtype.
   """
   out = check_out(out)
+  programs.check_platforms(platforms)
   run = workdir.read_config(folder)
   config = network(read.config(folder), dtype)
   step = newest(folder) if step is None else step
