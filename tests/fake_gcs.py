@@ -11,6 +11,7 @@ import pathlib
 import shutil
 
 import fsspec
+import tensorstore as ts
 from orbax.checkpoint._src.path import gcs_utils
 
 
@@ -89,12 +90,20 @@ def use(monkeypatch, root: pathlib.Path) -> pathlib.Path:
 
   def kvstore(path):
     where = root / path.removeprefix("gs://")
-    return {"driver": "file", "path": str(where)}
+    return {"driver": "file", "path": str(where) + "/" * path.endswith("/")}
 
   monkeypatch.setattr(gcs_utils, "get_kvstore_for_gcs", kvstore)
   monkeypatch.setattr(
     gcs_utils, "is_hierarchical_namespace_enabled", lambda path: False
   )
+  opened = ts.KvStore.open
+
+  def open_here(spec, *args, **kwargs):
+    if isinstance(spec, str) and spec.startswith("gs://"):
+      spec = kvstore(spec)
+    return opened(spec, *args, **kwargs)
+
+  monkeypatch.setattr(ts.KvStore, "open", staticmethod(open_here))
   bucket = root / "bucket"
   bucket.mkdir()
   return bucket

@@ -319,7 +319,7 @@ def test_queued_resource_dry_run(bench):
     *("--runtime-version=v2-alpha-tpuv6e", "--best-effort"),
     "--valid-until-duration=6h",
   ]
-  assert wait[5:7] == ["describe", "dev"]
+  assert wait[4:6] == ["describe", "dev"]
   assert shlex.split(rest[-1][-1])[-3:] == list(FLAGS)
   assert delete[5:] == ["delete", *TPU, "--force", "--quiet"]
 
