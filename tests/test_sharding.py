@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import optim, registry, sharding
+from magvit_jax import optim, registry, sharding, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.stages import TrainState
 
@@ -231,7 +231,7 @@ def test_every_leaf_of_a_backbone_has_a_rule(name):
   tiny = importlib.import_module(f"magvit_jax.tokenizers.{name}").TINY
   module = registry.build("tokenizers", {"name": name, **tiny})
   st, sh, sw = module.stride
-  video = jnp.zeros((1, st + module.causal, sh, sw, 3))
+  video = jnp.zeros((1, st + tokenizers.alone(module), sh, sw, 3))
 
   def both(module, video):
     return module.decode(module.encode(video))

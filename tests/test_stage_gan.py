@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from magvit_jax import registry
+from magvit_jax import registry, tokenizers
 from magvit_jax.losses import adversarial
 from magvit_jax.quantizers import continuous
 from magvit_jax.stages import gan, tokenizer
@@ -312,7 +312,7 @@ def test_lazy_r1_comes_every_few_steps_that_many_times(adaptive, clips):
 def test_a_backbone_names_its_last_layer_for_the_adaptive_weight(name):
   file = importlib.import_module(f"magvit_jax.tokenizers.{name}")
   module = file.Backbone(**file.TINY)
-  frames = module.stride[0] + module.causal
+  frames = module.stride[0] + tokenizers.alone(module)
   video = jax.ShapeDtypeStruct((1, frames, 16, 16, 3), jnp.float32)
   through = lambda m, v: m.decode(m.encode(v))  # noqa: E731
   init = functools.partial(module.init, method=through)
