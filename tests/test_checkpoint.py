@@ -1,6 +1,7 @@
 """Checkpoints: what comes back, what is passed over, what is refused."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -151,6 +152,21 @@ def test_a_step_that_is_damaged_twice_is_saved_again(tmp_path):
   assert checkpoint.steps(tmp_path) == [1]
 
 
+def test_what_a_kill_leaves_of_a_save_and_of_a_removal_is_cleared(tmp_path):
+  save(tmp_path, [1, 2])
+  folder = tmp_path / "checkpoints"
+  for name in ("_CHECKPOINT_METADATA", "commit_success.txt", manifest.NAME):
+    (folder / "1" / name).unlink()
+  empty(folder / "1" / "params")
+  half = folder / "3.orbax-checkpoint-tmp"
+  shutil.copytree(folder / "2" / "ema", half / "ema")
+  assert restore(tmp_path)[0][0] == 2
+  assert not half.exists()
+  save(tmp_path, [3], keep=1)
+  assert checkpoint.steps(tmp_path) == [3]
+  assert restore(tmp_path)[0][0] == 3
+
+
 def test_none_whole_is_an_error_and_nothing_moves(tmp_path):
   save(tmp_path, [1, 2])
   for step in (1, 2):
@@ -243,6 +259,11 @@ def test_frozen_is_saved_and_checked(tmp_path):
   (tmp_path / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(manifest.DamagedError, match="frozen"):
     frozen_files.restore(tmp_path, shapes)
+  # A kill came before the hash.
+  (tmp_path / "frozen" / "sha256").unlink()
+  largest(tmp_path / "frozen").write_bytes(b"")
+  frozen_files.save(tmp_path, frozen)
+  same(frozen_files.restore(tmp_path, shapes), frozen)
   flip(largest(tmp_path / "frozen"))
   with pytest.raises(manifest.DamagedError, match=r"differs.*\(of vgg\)"):
     frozen_files.restore(tmp_path, shapes)
