@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import toy_generator
@@ -56,8 +57,9 @@ def test_load_generator_reads_it_as_it_reads_the_workdir(out, gen):
   same = magvit_jax.load_generator(out)
   assert same.labels == gen.labels and same.method == gen.method
   assert same.tokenizer.fingerprint == gen.tokenizer.fingerprint
-  videos = same.sample("dog", num=2, seed=1)
-  np.testing.assert_array_equal(videos, gen.sample("dog", num=2, seed=1))
+  # The programs are made of the same config; compiling them takes longer.
+  assert same.tasks.keys() == gen.tasks.keys() and same.shape == gen.shape
+  jax.tree.map(np.testing.assert_array_equal, same._params, gen._params)
 
 
 def test_weights_have_flat_names_and_the_card_shows_how_to_sample(out, params):

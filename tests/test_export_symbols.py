@@ -48,7 +48,7 @@ def test_the_convolutions_of_a_cpu(name, monkeypatch):
   monkeypatch.setattr("magvit_jax.nn.conv.WORTH", 0)
   causal3d = importlib.import_module("magvit_jax.tokenizers.causal3d")
   backbone = {"name": "causal3d", **causal3d.TINY, **VARIANTS[name]}
-  backbone |= dict(width=20)  # frames of more than conv_frames.FEW channels
+  backbone |= dict(width=32)  # frames of more than conv_frames.FEW channels
   del backbone["latent_dim"]
   quantizer = dict(name="fsq", levels=(4, 3))
   stage = dict(backbone=backbone, quantizer=quantizer, dtype="float32")
