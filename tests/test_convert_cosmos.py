@@ -1,7 +1,5 @@
 """Cosmos-Tokenizer: its arrays in, the same ids and pixels out; and back."""
 
-import functools
-import json
 import pickle
 import zipfile
 
@@ -16,56 +14,39 @@ from converted import (
 from parity import cosmos as peer
 
 import magvit_jax
-from magvit_jax import tree as trees
 from magvit_jax.__main__ import main
-from magvit_jax.convert import Model, cosmos, folder, reading, torchscript
+from magvit_jax.convert import cosmos, folder, reading, torchscript
 from magvit_jax.tokenizers.cosmos import Backbone
 
-names = pytest.mark.parametrize("name", peer.CLIPS)
+# Arrays of convolutions that the public nets hold and do not use.
+UNUSED = {"DV4x8x8": 16, "DV8x8x8": 12, "DV8x16x16": 4}
+names = pytest.mark.parametrize("name", UNUSED)
 
 
-@functools.cache
-def drawn(name):
-  return peer.drawn(trees.named(folder.abstract(peer.stage(name))))
-
-
-@pytest.fixture(scope="module")
-def golden():
-  with np.load(peer.GOLDEN / "nets.npz") as file:
-    return dict(file)
-
-
-@names
-def test_latents_ids_and_pixels_are_those_of_the_reference(name, golden):
-  own = {
-    key.removeprefix(f"{name}/"): array
-    for key, array in golden.items()
-    if key.startswith(f"{name}/")
-  }
-  check_numbers(peer.stage(name), drawn(name), peer.clip(name), own)
+@pytest.mark.parametrize("name", peer.CLIPS)
+def test_latents_ids_and_pixels_are_those_of_the_reference(name):
+  check_numbers(cosmos, peer, name)
 
 
 @names
 def test_names_go_both_ways(name):
-  check_both_ways(cosmos, peer.stage(name), drawn(name))
+  model = peer.model(name)
+  unused = cosmos.unused(model.config["stage"])
+  assert len(unused) == UNUSED[name]
+  check_both_ways(cosmos, model, unused)
 
 
 @names
 def test_published_nets_have_the_public_names_and_shapes(name):
-  shapes = json.loads((peer.GOLDEN / "names.json").read_text())
-  check_shapes(cosmos, name, shapes)
+  check_shapes(cosmos, peer, name)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-  stage = peer.stage("DV4x8x8")
-  return Model(stage["backbone"], stage["quantizer"], 9, (16, 16))
-
-
-def test_files_become_a_folder_that_opens(tiny, tmp_path, monkeypatch, capsys):
+def test_files_become_a_folder_that_opens(tmp_path, monkeypatch, capsys):
+  tiny = peer.model("DV4x8x8")
+  stage = tiny.config["stage"]
   monkeypatch.setitem(cosmos.MODELS, "tiny", tiny)
-  arrays, stage = drawn("DV4x8x8"), peer.stage("DV4x8x8")
-  state = cosmos.public(arrays, stage)
+  state = peer.drawn(cosmos, stage)
+  arrays = cosmos.convert(state, stage)
   state |= {"quantizer._basis": np.ones(6, np.int32)}
   nets = "encoder.", "quant_conv."
   parts = {
@@ -87,10 +68,8 @@ def test_files_become_a_folder_that_opens(tiny, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(found[key], array)
 
 
-def test_other_arrays_are_refused_by_their_names(tiny):
-  check_refused(
-    cosmos, tiny, cosmos.public(drawn("DV4x8x8"), tiny.config["stage"])
-  )
+def test_other_arrays_are_refused_by_their_names():
+  check_refused(cosmos, peer.model("DV4x8x8"))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +88,7 @@ def test_wrong_arguments_name_value_and_cure(changes, text):
 
 
 def test_tensors_of_an_archive_are_read_without_torch():
-  state = cosmos.public(drawn("DV8x16x16"), peer.stage("DV8x16x16"))
+  state = peer.drawn(cosmos, peer.model("DV8x16x16").config["stage"])
   found = reading.read(peer.GOLDEN / "tiny.jit")
   assert found.keys() == {k for k in state if k.startswith("post_quant_conv.")}
   for name, array in found.items():

@@ -4,12 +4,12 @@
   pip install '.[parity]' torch einops loguru
   python tests/parity/cosmos.py /tmp/cosmos
 
-Read at commit 3584ae7, torch 2.13. Our nets get weights that are drawn in the
-order of our names (`drawn`), the reference gets them by convert/cosmos.py;
-what it returns is kept in nets.npz, and tests/test_convert_cosmos.py draws the
-same. names.json has the names and shapes of the published nets, tiny.jit is an
-archive of TorchScript. Whole encoders and decoders, traced into such archives,
-are read back here.
+Read at commit 3584ae7, torch 2.13. The weights are drawn in the order of the
+public names (`drawn`); what the reference returns is kept in nets.npz, and
+tests/test_convert_cosmos.py draws the same and converts them. names.json has
+the names and shapes of the published nets, tiny.jit is an archive of
+TorchScript. Whole encoders and decoders, traced into such archives, are read
+back here.
 """
 
 import json
@@ -19,37 +19,35 @@ import tempfile
 
 import numpy as np
 
-from magvit_jax import tree as trees
 from magvit_jax.convert import cosmos, folder, torchscript
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "cosmos"
 TINY = dict(width=8, multipliers=(2, 2, 4), blocks=1, neck=4)
-# Frames, height and width of the clip of each net.
+# Frames, height and width of the clips; these two take every kind of step.
 CLIPS = {
   "DV4x8x8": (9, 16, 16),
-  "DV8x8x8": (17, 16, 16),
   "DV8x16x16": (17, 16, 32),
 }
 
 
-def stage(name):
-  """The `stage` group of a narrow net of one of the published kinds."""
-  whole = cosmos.MODELS[name].config["stage"]
-  return whole | {"backbone": {**whole["backbone"], **TINY}}
+def model(name):
+  """A narrow net of one of the published kinds."""
+  whole = cosmos.MODELS[name]
+  return whole._replace(backbone={**whole.backbone, **TINY})
 
 
-def drawn(arrays):
-  """Weights of the shapes of `arrays`, in the order of their names.
+def drawn(source, stage):
+  """Arrays by the public names of a net, drawn in the order of these names.
 
   Kernels are large enough for latents that use many of the levels.
   """
   rng = np.random.default_rng(0)
   out = {}
-  for name, leaf in sorted(arrays.items()):
+  for name, leaf in sorted(folder.public_shapes(source, stage).items()):
     kernel = len(leaf.shape) > 1
-    std = 1.5 * np.prod(leaf.shape[:-1]) ** -0.5 if kernel else 0.1
-    mean = float(name.endswith("scale"))
-    out[name] = rng.normal(mean, std, leaf.shape).astype(np.float32)
+    std = 1.5 * np.prod(leaf.shape[1:]) ** -0.5 if kernel else 0.1
+    scale = not kernel and name.endswith("weight")
+    out[name] = rng.normal(float(scale), std, leaf.shape).astype(np.float32)
   return out
 
 
@@ -105,8 +103,7 @@ def main():
   GOLDEN.mkdir(exist_ok=True)
   out = {}
   for name in CLIPS:
-    ours = drawn(trees.named(folder.abstract(stage(name))))
-    state = cosmos.public(ours, stage(name))
+    state = drawn(cosmos, model(name).config["stage"])
     net = reference(name, tiny=True)
     weights = {k: torch.from_numpy(v.copy()) for k, v in state.items()}
     net.load_state_dict(weights, strict=True)
@@ -131,11 +128,10 @@ def main():
       key: list(tensor.shape)
       for key, tensor in reference(name, tiny=False).state_dict().items()
     }
-    for name in CLIPS
+    for name in cosmos.STEPS
   }
-  text = json.dumps(shapes["DV4x8x8"], indent=0)
   assert all(one == shapes["DV4x8x8"] for one in shapes.values())
-  (GOLDEN / "names.json").write_text(text + "\n")
+  (GOLDEN / "names.json").write_text(json.dumps(shapes, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,25 +18,21 @@ import typing
 import numpy as np
 from parity.cosmos import drawn
 
-from magvit_jax import tree as trees
-from magvit_jax.convert import folder, vidtok
+from magvit_jax.convert import vidtok
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "vidtok"
-# A narrow net of each depth, and its clip.
-TINY = {
-  "fsq_causal_488_32768": dict(width=8, blocks=1),
-  "fsq_causal_41616_262144": dict(width=8, blocks=1),
-}
+TINY = dict(width=8, blocks=1)
+# Frames, height and width of the clip of a net of each depth.
 CLIPS = {
   "fsq_causal_488_32768": (9, 16, 24),
   "fsq_causal_41616_262144": (9, 16, 32),
 }
 
 
-def stage(name):
-  """The `stage` group of a narrow net of one of the published kinds."""
-  whole = vidtok.MODELS[name].config["stage"]
-  return whole | {"backbone": {**whole["backbone"], **TINY[name]}}
+def model(name):
+  """A narrow net of one of the published kinds."""
+  whole = vidtok.MODELS[name]
+  return whole._replace(backbone={**whole.backbone, **TINY})
 
 
 def clip(name):
@@ -91,12 +87,10 @@ def main():
   GOLDEN.mkdir(exist_ok=True)
   out = {}
   for name in CLIPS:
-    ours = drawn(trees.named(folder.abstract(stage(name))))
-    net = reference(stage(name))
-    weights = {
-      k: torch.from_numpy(v.copy())
-      for k, v in vidtok.public(ours, stage(name)).items()
-    }
+    stage = model(name).config["stage"]
+    net = reference(stage)
+    state = drawn(vidtok, stage)
+    weights = {k: torch.from_numpy(v) for k, v in state.items()}
     net.load_state_dict(weights, strict=True)
     video = torch.from_numpy(clip(name).transpose(0, 4, 1, 2, 3).copy())
     with torch.no_grad():
