@@ -130,6 +130,7 @@ def test_a_tokenizer_alone_is_loaded(tmp_path):
   ready = models.load(tmp_path)
   assert ready.generator is None and ready.shape == (9, 16, 24, 3)
   assert ready.tokenizer.fingerprint == api.fingerprint(weights)
+  assert models.clip_shape(ready.tokenizer, {}) == (5, 64, 64, 3)
 
 
 def test_films_play_what_they_show(tmp_path):

@@ -61,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   out.add_argument(
-    "--workdir", required=True, help="run of a tokenizer or of a generator"
+    "--workdir",
+    required=True,
+    help="run of a tokenizer or of a generator, or an export of one",
   )
   out.add_argument("--step", type=int, help="checkpoint (default: the newest)")
   out.add_argument("--port", type=int, default=7860, help="(default: 7860)")

@@ -13,7 +13,8 @@ from magvit_jax.data import video_write
 from magvit_jax.report import sheets
 
 LEAST = 256  # pixels of the longer side; smaller videos are enlarged
-MOST_LATENTS = 9  # latent frames in a picture of ids
+MOST_LATENTS = 5  # latent frames in a picture of ids
+TILE = 160  # pixels of the longer side of each, at least
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
@@ -73,7 +74,9 @@ def colours(ids: np.ndarray) -> np.ndarray:
 
 def token_picture(ids: np.ndarray) -> bytes:
   """A PNG of ids [T H W f]: a tile for each latent frame, spread over time."""
-  return png(sheets.contact_sheet([sheets.Row("", colours(ids))], MOST_LATENTS))
+  scale = max(1, -(-TILE // max(ids.shape[1:3])))
+  tiles = colours(ids).repeat(scale, axis=1).repeat(scale, axis=2)
+  return png(sheets.contact_sheet([sheets.Row("", tiles)], MOST_LATENTS))
 
 
 def png(picture: Image.Image) -> bytes:

@@ -1,12 +1,13 @@
 """What a workdir holds, ready to run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import api, editing, registry, sampler, workdir
+from magvit_jax import api, editing, sampler
+from magvit_jax.export import read
 
 
 class Models(NamedTuple):
@@ -29,21 +30,33 @@ def load(folder: str | os.PathLike[str], *, step: int | None = None) -> Models:
   """Loads a tokenizer, or a generator with its tokenizer.
 
   Args:
-    folder: workdir of either.
+    folder: workdir of either, an export of one, or what `convert` wrote.
     step: checkpoint to load; None takes the newest whole one.
 
   Raises:
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: a run of another stage.
   """
-  config = registry.plain(workdir.read_config(folder)["config"])
+  config = read.config(folder)
   title = os.fspath(folder)
   if config["stage"]["name"] == "generator":
     gen = sampler.load_generator(folder, step=step)
     return Models(title, gen.tokenizer, gen, gen.shape)
   tokenizer = api.load_tokenizer(folder, step=step)
-  data = config["data"]
-  return Models(title, tokenizer, None, (data["frames"], *data["size"], 3))
+  return Models(title, tokenizer, None, clip_shape(tokenizer, config))
+
+
+def clip_shape(tok: Any, config: Mapping[str, Any]) -> tuple[int, ...]:
+  """(t, h, w, 3) of the clips of a run; what was converted has none of its own.
+
+  Args:
+    tok: a `Codec`.
+    config: of its folder.
+  """
+  _, sh, sw = tok.strides
+  own = {"frames": tok.frames(2), "size": (8 * sh, 8 * sw)}
+  data = own | config.get("data", {})
+  return (data["frames"], *data["size"], 3)
 
 
 def warm_up(models: Models, say: Callable[[str], None] = print) -> None:
