@@ -69,7 +69,7 @@ def to_ours(
   """
   stage = model.config["stage"]
   state = source.select(state)
-  pretrained.fit(state, public_shapes(source, stage), what)
+  state = pretrained.fit(state, public_shapes(source, stage), what)
   return pretrained.fit(source.convert(state, stage), abstract(stage), what)
 
 
