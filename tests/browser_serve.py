@@ -82,6 +82,7 @@ class Page:
       By.CSS_SELECTOR, f"input[aria-label='{label}']"
     )
     field.click()
+    time.sleep(1)  # the list is drawn again while it opens
     for entry in self.driver.find_elements(By.CSS_SELECTOR, "[role=option]"):
       if entry.text.strip().lstrip("✓").strip().startswith(text):
         entry.click()
