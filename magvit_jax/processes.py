@@ -154,9 +154,9 @@ def check_shared(folder: paths.Name) -> None:
     mark.unlink(missing_ok=True)
   if blind:
     raise OSError(
-      f"{_list(blind)} do not see what process 0 writes into the workdir "
-      f"{folder}; several processes need one that all of them share: gs://, or "
-      "a network disk mounted at the same place"
+      f"what process 0 writes into the workdir {folder} is not there for "
+      f"{_list(blind)}; several processes need one that all of them share: "
+      "gs://, or a network disk mounted at the same place"
     )
 
 

@@ -84,6 +84,7 @@ def runs(folder, index):
   processes.total("number", index + 1)
   processes.gather(None)
   told["total"] = processes.total("number", index + 1)
+  told["blind"] = blind(folder / f"own-{index}")
   told["whole"] = train(folder / "whole", broken=True)
   with pytest.MonkeyPatch.context() as patch:
     slow(patch, index, signal.SIGTERM)
@@ -93,6 +94,15 @@ def runs(folder, index):
   (folder / f"runs-{index}.json").write_text(json.dumps(told))
   slow(pytest.MonkeyPatch(), index, signal.SIGKILL)
   train(folder / "lost")
+
+
+def blind(own):
+  """What is said of a workdir that each process has for itself."""
+  own.mkdir()
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError) as error:
+    patch.setattr(processes, "SEEING", 0.5)
+    processes.check_shared(own)
+  return str(error.value)
 
 
 def slow(patch, index, number):

@@ -60,6 +60,13 @@ def test_unlike_configs_and_code_are_refused_everywhere(pair):
     assert "resume" not in text
 
 
+def test_a_workdir_that_is_not_shared_is_refused_everywhere(pair):
+  for index in range(2):
+    assert (
+      f"own-{index} is not there for process 1;" in told(pair, index)["blind"]
+    )
+
+
 def test_a_run_of_two_processes_is_that_of_one(pair, alone):
   folder, result = alone
   for index in range(2):
