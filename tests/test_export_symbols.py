@@ -10,6 +10,7 @@ import pytest
 from jax import export as jax_export
 
 from magvit_jax import registry, tokenizers
+from magvit_jax import tree as trees
 from magvit_jax.export import programs
 from magvit_jax.nn import conv_frames
 
@@ -41,6 +42,28 @@ def test_every_quantizer(name):
     lambda p, ids: own.apply(p, ids, method="lookup"), params, ids
   )
   assert codes.shape == z.shape
+
+
+@pytest.mark.parametrize("name", registry.names("tokenizers"))
+def test_every_backbone(name):
+  tiny = importlib.import_module(f"magvit_jax.tokenizers.{name}").TINY
+  backbone = {"name": name, **tiny}
+  levels = (3,) * backbone.pop("latent_dim")
+  quantizer = dict(name="fsq", levels=levels)
+  stage = dict(backbone=backbone, quantizer=quantizer, dtype="float32")
+  module = tokenizers.build_tokenizer(stage)
+  st, sh, sw = module.strides
+  frames = 2 * st + tokenizers.alone(module.backbone)
+  data = dict(frames=frames, size=(2 * sh, 2 * sw))
+  stage["name"] = "tokenizer"
+  found = programs.programs(dict(stage=stage, data=data))
+  video = found["encode"].arguments["video"]
+  causal = module.backbone.causal
+  assert isinstance(video.shape[1], int) != causal
+  params = trees.named(tokenizers.abstract(module))
+  decode = found["decode"]
+  back = jax.eval_shape(decode.make(), params, *decode.arguments.values())
+  assert back.shape == video.shape
 
 
 @pytest.mark.parametrize("name", VARIANTS)

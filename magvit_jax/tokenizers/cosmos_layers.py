@@ -127,7 +127,7 @@ class TimeAttention(nn.Module):
         for old, new in zip(carry, known, strict=True)
       )
     k, v, there = known
-    back = np.arange(t)[:, None] + k.shape[1] - t - np.arange(k.shape[1])
+    back = jnp.arange(t)[:, None] + k.shape[1] - t - jnp.arange(k.shape[1])
     mask = there[:, None, None] & ((back >= 0) & (back < self.window))
     # Positions are what heads are elsewhere: each has a line of its own.
     q, k, v = (y.reshape(b, -1, h * w, c) for y in (q, k, v))
@@ -138,13 +138,12 @@ class TimeAttention(nn.Module):
 
 def last_frames(x: Array, count: int) -> Array:
   """The last `count` of axis 1, zeros before them where there are fewer."""
-  missing = max(count - x.shape[1], 0)
-  x = x[:, x.shape[1] + missing - count :]
-  return lax.pad(
+  longer = lax.pad(
     x,
     jnp.zeros((), x.dtype),
-    [(missing if axis == 1 else 0, 0, 0) for axis in range(x.ndim)],
+    [(count if axis == 1 else 0, 0, 0) for axis in range(x.ndim)],
   )
+  return longer[:, x.shape[1] :]
 
 
 class Down(nn.Module):

@@ -93,7 +93,9 @@ class AdaptiveNorm(nn.Module):
   def __call__(self, x: Array, codes: Array) -> Array:
     """x [b t h w c] led by codes [b T H W d]."""
     c = x.shape[-1]
-    codes = codes.astype(jnp.float32).reshape(len(codes), -1, codes.shape[-1])
+    codes = codes.astype(jnp.float32).reshape(
+      codes.shape[0], -1, codes.shape[-1]
+    )
     spread = jnp.sqrt(jnp.var(codes, 1, ddof=1) + EPS)
     init = nn.initializers
     scale = nn.Dense(
