@@ -54,13 +54,20 @@ TRACED = [
   for spec in SPECS
   if "perceptual=" not in spec or spec.startswith("tokenizer/ucf101")
 ]
-# So are their steps: a trace of R1 is long, and every rung is one of UCF-101.
-FAMILY = ("bair", "imagenet", "k600", "ssv2")
+# So are their steps: a trace of R1 is long. Of UCF-101 it is that of each
+# perceptual loss and of the last rung.
+FAMILY = ("bair", "imagenet", "k600", "ssv2", "ucf101")
+STEPS = (
+  "tokenizer/k600:images=folder",
+  "tokenizer/ucf101:model=magvit2",
+  "tokenizer/ucf101:perceptual=lpips",
+  "tokenizer/ucf101:perceptual=resnet50",
+)
 NO_STEP = [
   spec
   for spec in TRACED
   if spec.startswith(tuple(f"tokenizer/{name}:" for name in FAMILY))
-  and spec.endswith(("size=L", "model=magvit", "model=magvit2"))
+  and spec not in STEPS
 ]
 
 

@@ -21,6 +21,9 @@ SIZES, GRID, CLASSES, BATCH = (5, 7), (3, 2, 2), 3, 8
 NETS = {"prefix": {"name": "bert", **bert.TINY}}
 METHOD = MaskGIT(steps=4)
 GUIDED = MaskGIT(steps=4, guidance=1.0)
+# LLVM's optimisation is half of a compilation, and of no use here.
+QUICK = {"xla_backend_optimization_level": 0}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 cases = pytest.mark.parametrize("condition", ["hard", "commit"])
 contract = pytest.mark.parametrize(
   "name,condition",
@@ -45,15 +48,15 @@ class Built:
 
   def __init__(self, name, condition):
     self.gen = build(name, condition)
-    params = jax.jit(self.gen.init)(jax.random.key(0), *clip())
+    params = jit(self.gen.init)(jax.random.key(0), *clip())
     # Biases and scales start at zero: noise, so that nothing hides there.
     rng = np.random.default_rng(9)
     self.params = jax.tree.map(
       lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params
     )
-    self.grad = jax.jit(jax.value_and_grad(self.gen.loss, has_aux=True))
-    self.score = jax.jit(self.gen.score)
-    self.sample = jax.jit(self.gen.sample, static_argnums=3)
+    self.grad = jit(jax.value_and_grad(self.gen.loss, has_aux=True))
+    self.score = jit(self.gen.score)
+    self.sample = jit(self.gen.sample, static_argnums=3)
 
   def loss(self, ids, cond):
     return self.grad(self.params, ids, cond, jax.random.key(0))[0][0]
@@ -222,7 +225,7 @@ def test_each_part_of_the_loss_is_where_it_says(condition):
   params["tokens"]["bias_0"] = bias
   key = jax.random.key(3)
   made = [build("masked", condition, loss=loss).loss for loss in masked.LOSSES]
-  got = jax.jit(lambda p: [loss(p, ids, cond, key)[0] for loss in made])(params)
+  got = jit(lambda p: [loss(p, ids, cond, key)[0] for loss in made])(params)
   maskable = ~cond.known if condition == "hard" else np.ones_like(cond.known)
   mask, _ = masked.draw_mask(
     jax.random.split(key, 3)[0], maskable.reshape(BATCH, -1), "cosine"
@@ -246,7 +249,7 @@ def test_a_trace_ends_with_the_sample_and_follows_the_table():
   """Under COMMIT all positions are decoded, whatever is known."""
   own = built("masked", "commit")
   _, cond = clip()
-  trace = jax.jit(own.gen.trace, static_argnums=3)
+  trace = jit(own.gen.trace, static_argnums=3)
   steps = trace(own.params, cond, jax.random.key(0), METHOD)
   ids = own.sample(own.params, cond, jax.random.key(0), METHOD)
   assert steps.ids.shape == (METHOD.steps, *ids.shape)
@@ -306,7 +309,7 @@ def test_smoothing_and_label_dropout_enter_the_loss():
   """Smoothing mixes in a uniform target; dropout hides the label."""
   ids, cond = clip()
   gen = build("masked", "hard", smoothing=0.5, label_dropout=0.999)
-  loss = jax.jit(gen.loss)
+  loss = jit(gen.loss)
   params, key = built().params, jax.random.key(0)
   smoothed, metrics = loss(params, ids, cond, key)
   assert smoothed != metrics["nats"]

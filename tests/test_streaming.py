@@ -26,7 +26,12 @@ def build(rung, image=False):
   return contracts.backbone("causal3d", **args)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+# LLVM's optimisation is half of a compilation, and of no use here.
+@functools.partial(
+  jax.jit,
+  static_argnums=(0, 1),
+  compiler_options={"xla_backend_optimization_level": 0},
+)
 def derivatives(module, method, variables, x, lengths):
   """[k …] of the output, when the frames of x from lengths[k] on change."""
   noise = jax.random.normal(jax.random.key(2), x.shape)
