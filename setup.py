@@ -54,6 +54,8 @@ EXTRAS = {
   "test": [
     *CLIPS,
     *SERVE,
+    "ipykernel>=6.29",  # the notebooks of colabs/ are run by nbclient
+    "nbclient>=0.10",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
