@@ -14,8 +14,8 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+from jax import dtypes
 
 from magvit_jax import pretrained
 
@@ -24,7 +24,7 @@ DTYPES = {
   "DoubleStorage": np.float64,
   "FloatStorage": np.float32,
   "HalfStorage": np.float16,
-  "BFloat16Storage": ml_dtypes.bfloat16,
+  "BFloat16Storage": dtypes.bfloat16,
   "LongStorage": np.int64,
   "IntStorage": np.int32,
   "ShortStorage": np.int16,
@@ -127,5 +127,5 @@ def _rebuild(
     raise pickle.UnpicklingError("a tensor lies outside of its storage")
   steps = [s * storage.itemsize for s in stride]
   part = np.lib.stride_tricks.as_strided(storage[offset:], size, steps)
-  whole = storage.dtype == ml_dtypes.bfloat16  # numpy has none of its own
+  whole = storage.dtype == dtypes.bfloat16  # numpy has none of its own
   return part.astype(np.float32) if whole else part.copy()
