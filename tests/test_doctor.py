@@ -31,7 +31,8 @@ def healthy(tmp_path_factory):
 def test_a_healthy_run_has_no_finding_and_each_check_says_so(healthy):
   run, findings = doctor.diagnose(healthy)
   assert worse(findings) == []
-  silent = {"non_finite", "prediction"}  # nothing to say here
+  # Nothing to say here, and no incidents kept.
+  silent = {"non_finite", "prediction", "sessions", "stalls"}
   assert {f.name for f in findings} == set(registry.names("doctor")) - silent
   assert run.step == run.steps == made_run.STEPS
 
@@ -122,7 +123,7 @@ def test_bad_steps_are_told_with_what_came_before(tmp_path):
   assert finding.severity == "wrong"
   assert "3 steps were not applied, the first at step 2,040" in finding.what
   assert "the decoder (loss_l2)" in finding.what
-  assert "times its median; the run stopped there," in finding.what
+  assert "times its median; the run stopped there" in finding.what
   assert finding.cure == "stage.optim.lr=3.3e-05 and stage.optim.clip=0.5"
   assert "good step logged is 2,000" in found(folder, "progress")[0].what
   # Later ones that passed are no end.
@@ -215,6 +216,11 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path):
   path.write_bytes(flipped)
   (finding,) = found(folder, "checkpoints")
   assert finding.severity == "wrong"
+  assert "differs from what was saved in bytes 0 to" in finding.what
+  assert "(of gen/kernel)" in finding.what
+  # One that an earlier version saved has a checksum of its arrays alone.
+  (folder / "checkpoints" / "4000" / "manifest.json").unlink()
+  (finding,) = found(folder, "checkpoints")
   assert finding.what.endswith("params not as saved (checksum)")
 
 
@@ -226,7 +232,9 @@ def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
   assert note.severity == "note" and "steps 1000 were put aside" in note.what
   usage = shutil.disk_usage(folder)._replace(free=10)
   monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-  assert "the disk has 0 MiB" in worse(found(folder, "checkpoints"))[1].what
+  assert (
+    "run is whole: 0 MiB free" in worse(found(folder, "checkpoints"))[1].what
+  )
 
 
 def test_no_checkpoint_where_one_was_due_is_wrong(tmp_path):

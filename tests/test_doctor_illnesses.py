@@ -39,8 +39,9 @@ ILLNESSES = {
   ),
   "unreadable": (
     "clips warn",
-    "25,600 clips",
-    "unreadable",
+    "25,600 clips could not be read (5.00% of the examples) and were replaced "
+    "by the next ones; see 'unreadable' in the output",
+    "mend or remove",
     dict(rows=lambda step: {"skipped": step * 6.4}),
   ),
   "exploding": (

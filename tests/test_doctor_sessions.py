@@ -4,11 +4,12 @@ import json
 import os
 import time
 
+import fake_gcs
 import made_run
 import pytest
 from made_run import found, note, worse
 
-from magvit_jax import alive, doctor
+from magvit_jax import alive, doctor, incidents
 from magvit_jax.cli import doctor as verb
 from magvit_jax.doctor import saved
 
@@ -158,7 +159,7 @@ def test_clips_and_steps_are_told_with_their_files(tmp_path):
   ]
   folder = half(tmp_path, *incidents, rows=rows)
   (clips,) = found(folder, "clips")
-  assert "next ones: a.mp4: cut short, b.mp4: no video" in clips.what
+  assert "names 2: a.mp4: cut short, b.mp4: no video" in clips.what
   (step,) = found(folder, "non_finite")
   assert "its clips are of c.mp4" in step.what and "d.mp4" not in step.what
 
@@ -208,3 +209,15 @@ def test_a_healthy_run_with_incidents_has_no_finding(tmp_path, capsys):
   assert {"sessions", "stalls", "progress"} <= {f.name for f in findings}
   verb.main([f"--workdir={folder}", "--json"])
   assert json.loads(capsys.readouterr().out)["done"]
+
+
+def test_a_run_in_a_bucket_is_read_like_one_on_disk(tmp_path, monkeypatch):
+  fake_gcs.use(monkeypatch, tmp_path)
+  folder = made_run.write("gs://bucket/run", upto=2000, done=False)
+  log = incidents.Incidents(folder, print, ("a.mp4",))
+  log.note(7, "stall", part="data", seconds=300.0, files=["gs://b/a.mp4"])
+  log.note(7, "goes_on", part="data", seconds=301.0)
+  run, findings = doctor.diagnose(folder)
+  assert run.step == 2000 and len(run.incidents) == 2
+  (finding,) = [f for f in findings if f.name == "stalls"]
+  assert "reading gs://b/a.mp4" in finding.what

@@ -15,22 +15,22 @@ def check(run: Run) -> list[Finding]:
     return []
   if not skipped:
     return [Finding("clips", "ok", "all clips could be read")]
+  names = sorted(
+    {name for row in run.told("unreadable") for name in row["names"]}
+  )
+  which = "see 'unreadable' in the output of the run"
+  if names:
+    which = f"incidents.jsonl names {len(names)}: {listing.some(names)}"
   share = skipped / (run.step * run.config["batch"])
   return [
     Finding(
       "clips",
       "warn" if share > SHARE else "note",
       f"{skipped:,} clips could not be read ({share:.2%} of the examples) and "
-      f"were replaced by the next ones{_named(run)}",
-      "mend or remove these files; incidents.jsonl names them all",
+      f"were replaced by the next ones; {which}",
+      "mend or remove these files",
     )
   ]
-
-
-def _named(run: Run) -> str:
-  rows = run.told("unreadable")
-  names = sorted({name for row in rows for name in row["names"]})
-  return f": {listing.some(names)}" if names else ""
 
 
 def total(run: Run) -> int:
