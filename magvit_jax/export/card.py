@@ -18,11 +18,13 @@ from safetensors.numpy import load_file
 folder = pathlib.Path("{folder}")
 about = json.loads((folder / "config.json").read_text())
 params = jax.device_put(load_file(folder / "params.safetensors"))
-programs = {{f.stem: jax.jit(export.deserialize(bytearray(f.read_bytes())).call)
-            for f in folder.glob("*.stablehlo")}}
+programs = {{
+  f.stem: jax.jit(export.deserialize(bytearray(f.read_bytes())).call)
+  for f in folder.glob("*.stablehlo")
+}}
 video = np.zeros([1, *about["clip"]], np.float32)  # [b t h w 3] in [-1, 1]
-ids = programs["encode"](params, video)            # int32 [b T H W f]
-video = programs["decode"](params, ids)            # float32 [b t h w 3]
+ids = programs["encode"](params, video)  # int32 [b T H W f]
+video = programs["decode"](params, ids)  # float32 [b t h w 3]
 """
 SAMPLE = """\
 b = 4  # clips; a label that is no class, such as -1, gives none
