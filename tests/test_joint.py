@@ -4,8 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-import toy_loop
 import test_loop_tokenizer
+import toy_loop
 
 from magvit_jax import loop, tokenizers
 from magvit_jax.data import joint, moving_digits, pipeline
