@@ -210,7 +210,10 @@ def test_signals_reach_python_itself_once_and_end_the_loop(local, number):
     'echo "$PPID" >"$TMP/parent"; touch "$TMP/up"\n'
     "while :; do sleep 0.05; done\n",
   )
+  # A test run in the background ignores ctrl-C, and its children would, too.
+  before = signal.signal(number, signal.SIG_DFL)
   child = local.start("until_done.sh", "--", *local.flags)
+  signal.signal(number, before)
   _wait_for(local.folder / "up")
   os.kill(child.pid, number)
   _, err = child.communicate(timeout=30)
