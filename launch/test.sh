@@ -13,5 +13,6 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.jax_cache}
 
 "$python" -m ruff format --check .
 "$python" -m ruff check .
-# Whole files go to a worker, so that their fixtures are made once.
-exec "$python" -m pytest -n auto --dist loadfile "$@"
+# Whole files go to a worker, so that their fixtures are made once, in the order
+# of tests/conftest.py.
+exec "$python" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

@@ -25,3 +25,18 @@ from absl import flags  # noqa: E402
 
 # Grain reads absl flags in its workers; nothing parses them under pytest.
 flags.FLAGS.mark_as_parsed()
+
+# Files of few tests that take long: last, they would keep one worker alone.
+FIRST = (
+  "test_colabs",
+  "test_meshes",
+  "test_kill",
+  "test_processes",
+  "test_restore",
+  "test_loop_tokenizer",
+  "test_joint",
+)
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: item.path.stem not in FIRST)
