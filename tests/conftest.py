@@ -12,14 +12,6 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
   os.environ.get("PYTEST_XDIST_WORKER", "one"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# Programs of tests run for moments: compiling them is what takes time.
-os.environ["XLA_FLAGS"] = " ".join(
-  [
-    os.environ.get("XLA_FLAGS", ""),
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-  ]
-)
 
 from absl import flags  # noqa: E402
 
