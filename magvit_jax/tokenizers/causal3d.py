@@ -21,10 +21,9 @@ from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.group_norm import AdaptiveNorm
 from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.resample import CausalAverage, CausalNearest, CausalUpsample
+from magvit_jax.tokenizers.causal import CausalBackbone
 from magvit_jax.tokenizers.levels import (
   Strides,
-  causal_grid,
-  check_chunk,
   check_levels,
   total_stride,
 )
@@ -128,7 +127,7 @@ class Decoder(nn.Module):
     return x.astype(jnp.float32), (carry, last)
 
 
-class Backbone(nn.Module):
+class Backbone(CausalBackbone):
   """MAGVIT-v2's causal 3-D CNN.
 
   Attributes:
@@ -173,8 +172,6 @@ class Backbone(nn.Module):
   remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
-  causal = True
-
   def __post_init__(self):
     super().__post_init__()
     check_levels("causal3d", self.multipliers, self.strides)
@@ -202,34 +199,6 @@ class Backbone(nn.Module):
   def stride(self) -> Strides:
     """Pixels per token in time, height and width."""
     return total_stride(self.patch, self.strides)
-
-  def latent_shape(self, t: int, h: int, w: int) -> tuple[int, ...]:
-    """(T, H, W, latent_dim) of a clip of t frames of h x w.
-
-    Raises:
-      ValueError: a size that the strides do not divide.
-    """
-    grid = causal_grid("causal3d", t, h, w, self.stride)
-    return (*grid, self.latent_dim)
-
-  def encode(self, video: Array) -> Array:
-    """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
-    return self.encode_chunk(None, video)[1]
-
-  def decode(self, codes: Array) -> Array:
-    """Codes [b T H W d] -> video [b t h w 3], not clipped."""
-    return self.decode_chunk(None, codes)[1]
-
-  def encode_chunk(self, carry: Carry, video: Array) -> tuple[Carry, Array]:
-    """The next chunk: 1+k*st frames if carry is None (a start), else k*st."""
-    check_chunk("causal3d", carry, video.shape, self.stride)
-    latents, carry = self.encoder(video, carry)
-    return carry, latents
-
-  def decode_chunk(self, carry: Carry, codes: Array) -> tuple[Carry, Array]:
-    """The next chunk of latent frames; the first one starts with frame 0."""
-    video, carry = self.decoder(codes, carry)
-    return carry, video
 
 
 TINY = dict(

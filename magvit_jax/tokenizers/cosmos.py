@@ -8,7 +8,8 @@ cosmos_tokenizer/modules/layers3d.py; convert/cosmos.py reads its weights.
 One thing differs. The published attention in time sees all earlier frames of a
 clip, whose memory grows without end; here it sees the last `window` latent
 frames. A clip of at most `window` of them is coded as published: 16 cover the
-longest clips that its users are told to give, 121 frames at a stride of 8.
+longest clips that its users are told to give, 121 frames at a stride of 8 (the
+121 from memory).
 
   published     downs                       ups
   DV 4x8x8      ((1, 2, 2), (1, 1, 1))      ((1, 2, 2), (1, 1, 1))
@@ -24,6 +25,7 @@ from magvit_jax.nn import blocks
 from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.frame_attention import FrameAttention
 from magvit_jax.nn.layer import Carry, Layer, chain
+from magvit_jax.tokenizers.causal import CausalBackbone
 from magvit_jax.tokenizers.cosmos_layers import (
   SPACE,
   TIME,
@@ -38,8 +40,6 @@ from magvit_jax.tokenizers.cosmos_layers import (
 )
 from magvit_jax.tokenizers.levels import (
   Strides,
-  causal_grid,
-  check_chunk,
   check_mirror,
   total_stride,
 )
@@ -121,7 +121,7 @@ def swish(c: "Backbone") -> Layer:
   return lambda x, carry: (blocks.swish(norm, x, c.remat), ())
 
 
-class Backbone(nn.Module):
+class Backbone(CausalBackbone):
   """Cosmos' causal video net; the defaults are DV 8x16x16.
 
   Attributes:
@@ -152,8 +152,6 @@ class Backbone(nn.Module):
   window: int = 16
   remat: str = "none"
   dtype: jnp.dtype = jnp.float32
-
-  causal = True
 
   def __post_init__(self):
     super().__post_init__()
@@ -191,29 +189,6 @@ class Backbone(nn.Module):
   def stride(self) -> Strides:
     """Pixels per token in time, height and width."""
     return total_stride((self.patch,) * 3, self.downs)
-
-  def latent_shape(self, t: int, h: int, w: int) -> tuple[int, ...]:
-    """(T, H, W, latent_dim); ValueError for sizes that do not divide."""
-    return (*causal_grid("cosmos", t, h, w, self.stride), self.latent_dim)
-
-  def encode(self, video: Array) -> Array:
-    """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
-    return self.encode_chunk(None, video)[1]
-
-  def decode(self, codes: Array) -> Array:
-    """Codes [b T H W d] -> video [b t h w 3], not clipped."""
-    return self.decode_chunk(None, codes)[1]
-
-  def encode_chunk(self, carry: Carry, video: Array) -> tuple[Carry, Array]:
-    """The next chunk: 1+k*st frames if carry is None (a start), else k*st."""
-    check_chunk("cosmos", carry, video.shape, self.stride)
-    latents, carry = self.encoder(video, carry)
-    return carry, latents
-
-  def decode_chunk(self, carry: Carry, codes: Array) -> tuple[Carry, Array]:
-    """The next chunk of latent frames; the first one starts with frame 0."""
-    video, carry = self.decoder(codes, carry)
-    return carry, video
 
 
 TINY = dict(

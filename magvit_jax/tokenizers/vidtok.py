@@ -25,10 +25,9 @@ from magvit_jax.nn.frame_attention import FrameAttention
 from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.norm import PositionNorm
 from magvit_jax.nn.resample import CausalNearest, nearest
+from magvit_jax.tokenizers.causal import CausalBackbone
 from magvit_jax.tokenizers.levels import (
   Strides,
-  causal_grid,
-  check_chunk,
   check_mirror,
   total_stride,
 )
@@ -168,7 +167,7 @@ class Decoder(nn.Module):
     return (video[:, c.stride[0] - 1 :] if start else video), carry
 
 
-class Backbone(nn.Module):
+class Backbone(CausalBackbone):
   """VidTok's causal net; the defaults are those of 4x8x8.
 
   Attributes:
@@ -194,8 +193,6 @@ class Backbone(nn.Module):
   remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
-  causal = True
-
   def __post_init__(self):
     super().__post_init__()
     check_mirror("vidtok", self.multipliers, self.downs, self.ups, STEPS)
@@ -209,29 +206,6 @@ class Backbone(nn.Module):
   def stride(self) -> Strides:
     """Pixels per token in time, height and width."""
     return total_stride((1, 1, 1), self.downs)
-
-  def latent_shape(self, t: int, h: int, w: int) -> tuple[int, ...]:
-    """(T, H, W, latent_dim); ValueError for sizes that do not divide."""
-    return (*causal_grid("vidtok", t, h, w, self.stride), self.latent_dim)
-
-  def encode(self, video: Array) -> Array:
-    """[b t h w 3] in [-1,1] -> latents [b T H W d]."""
-    return self.encode_chunk(None, video)[1]
-
-  def decode(self, codes: Array) -> Array:
-    """Codes [b T H W d] -> video [b t h w 3], not clipped."""
-    return self.decode_chunk(None, codes)[1]
-
-  def encode_chunk(self, carry: Carry, video: Array) -> tuple[Carry, Array]:
-    """The next chunk: 1+k*st frames if carry is None (a start), else k*st."""
-    check_chunk("vidtok", carry, video.shape, self.stride)
-    latents, carry = self.encoder(video, carry)
-    return carry, latents
-
-  def decode_chunk(self, carry: Carry, codes: Array) -> tuple[Carry, Array]:
-    """The next chunk of latent frames; the first one starts with frame 0."""
-    video, carry = self.decoder(codes, carry)
-    return carry, video
 
 
 TINY = dict(
