@@ -40,6 +40,11 @@ off unless asked for: the published recipe is `perceptual=resnet50` (the logits
 of ResNet-50) with `--config.stage.perceptual.weights=FILE`, which `convert`
 makes from torchvision's. `perceptual=lpips` is what later work uses. The
 released code runs with no weights and a loss of zero; here that is an error.
+
+Give each TPU chip 8 clips, or a multiple: of fewer XLA cuts every frame into
+strips and copies them around each convolution (benchmarks/RESULTS.md). L keeps
+so little for the backward pass (`remat`), and its state in parts (`fsdp`), that
+8 should fit; where they are too many for a batch, `stage.accumulate` counts.
 """
 
 from typing import Any
@@ -53,6 +58,8 @@ IMAGES = ("none", "folder")  # beside the clips
 RUNGS = ("magvit", "lfq", "updown", "late", "deep", "blur", "magvit2")
 WIDTHS = {"B": 64, "L": 128, "smoke": 8}
 BATCHES = {"B": 128, "L": 256, "smoke": 2}
+REMAT = {"B": "dots", "L": "full", "smoke": "none"}
+CAUSAL_REMAT = {**REMAT, "L": "levels"}
 MULTIPLIERS = {128: (1, 2, 2, 4), 64: (1, 2, 4)}  # by pixels
 STRIDES = {
   "early": {
@@ -104,6 +111,7 @@ def config(
   cfg.batch = BATCHES[size]
   epoch = clips // cfg.batch
   cfg.steps = 4 if small else epoch * epochs[size]
+  cfg.mesh.data, cfg.mesh.fsdp = (1, -1) if size == "L" else (-1, 1)
   stage.optim.name, stage.optim.lr = "adam", 1e-4
   stage.optim.warmup = 1 if small else epoch
   stage.optim.b1, stage.optim.b2 = 0.0, 0.99
@@ -169,14 +177,14 @@ def backbone(model: str, size: str, pixels: int, image: bool) -> dict[str, Any]:
     blocks=1 if size == "smoke" else blocks,
     strides=STRIDES["image" if image else place][pixels],
     kernel=(1 if image else 3, 3, 3),
-    remat="none" if size == "smoke" else "dots",
+    remat=REMAT[size],
   )
   if model == "magvit":
     return dict(name="cnn3d", **net)
   updown = reached(model, "updown")
   return dict(
     name="causal3d",
-    **net,
+    **{**net, "remat": CAUSAL_REMAT[size]},
     middle=net["blocks"],
     down="conv" if updown else "average",
     up="depth" if updown else "nearest",
@@ -203,6 +211,7 @@ def discriminator(
     width=WIDTHS[size],
     multipliers=(1, 2) if size == "smoke" else CRITICS[pixels],
     pool="blur" if reached(model, "blur") else "average",
+    remat=REMAT[size],
   )
 
 

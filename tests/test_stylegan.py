@@ -1,13 +1,17 @@
 """StyleGAN discriminators: published sizes, official values, their pools."""
 
+import functools
+import itertools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from parity import magvit
 
 from magvit_jax.discriminators import stylegan2d, stylegan3d
+from magvit_jax.losses import adversarial
 from magvit_jax.nn import resample
 
 
@@ -57,25 +61,67 @@ def test_a_mean_over_a_cut_block_is_of_what_it_has():
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize("strides", [(2, 2, 2), (1, 2, 2)])
 @pytest.mark.parametrize("frames", [1, 4, 5])
-def test_blur_is_the_strided_convolution_with_the_outer_product(frames):
+def test_blur_is_the_strided_convolution_with_the_outer_product(
+  frames, strides, backend, monkeypatch
+):
   x = jax.random.normal(jax.random.key(0), (1, frames, 4, 6, 2))
   line = np.array([1.0, 3.0, 3.0, 1.0], np.float32) / 8
-  cube = np.einsum("i,j,k->ijk", line, line, line)[..., None, None]
-  names = ("NDHWC", "DHWIO", "NDHWC")
-  want = lax.conv_general_dilated(
-    x,
-    jnp.tile(cube, (1, 1, 1, 1, 2)),
-    (2, 2, 2),
-    "SAME",
-    dimension_numbers=names,
-    feature_group_count=2,
-  )
-  got = jax.jit(lambda x: resample.blur_pool(x, (2, 2, 2)))(x)
+  time = line if strides[0] > 1 else np.ones(1)
+  cube = np.einsum("i,j,k->ijk", time, line, line)
+  # Four samples in each direction, zeros beyond the edge, channel by channel.
+  around = [
+    (0, 0),
+    (1, 2) if strides[0] > 1 else (0, 0),
+    (1, 3),
+    (1, 3),
+    (0, 0),
+  ]
+  padded = np.pad(x, around)
+  starts = [range(0, n, s) for n, s in zip(x.shape[1:4], strides, strict=True)]
+  want = [
+    np.einsum("bthwc,thw->bc", padded[_box(corner, cube.shape)], cube)
+    for corner in itertools.product(*starts)
+  ]
+  want = np.stack(want, 1).reshape(1, *map(len, starts), 2)
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  got = jax.jit(lambda x: resample.blur_pool(x, strides))(x)
   np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def _box(corner, size):
+  cut = [slice(i, i + n) for i, n in zip(corner, size, strict=True)]
+  return slice(None), *cut
 
 
 def test_a_pool_that_does_not_exist_is_refused():
   for family in (stylegan2d, stylegan3d):
     with pytest.raises(ValueError, match="pool is 'max'.*average, blur"):
       family.Discriminator(pool="max")
+
+
+def test_remat_keeps_parameters_and_both_derivatives_of_r1():
+  video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
+  found = []
+  for policy in ("none", "full"):
+    net = stylegan3d.Discriminator(**stylegan3d.TINY, remat=policy)
+    params = net.init(jax.random.key(1), video)
+
+    def penalty(params, net=net):
+      critic = functools.partial(net.apply, params)
+      logits, r1 = adversarial.r1(critic, video)
+      return jnp.sum(logits) + r1
+
+    kept = jax.eval_shape(lambda p, f=penalty: jax.vjp(f, p)[1], params)
+    size = sum(x.size for x in jax.tree.leaves(kept))
+    found.append((size, jax.jit(jax.grad(penalty))(params)))
+  (much, plain), (little, again) = found
+  assert little < much
+  chex.assert_trees_all_close(plain, again, rtol=1e-5, atol=1e-5)
+
+
+def test_remat_that_does_not_exist_is_refused():
+  with pytest.raises(ValueError, match="remat is 'ful'.*did you mean 'full'"):
+    stylegan3d.Discriminator(remat="ful")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
-from magvit_jax.nn import resample
+from magvit_jax.nn import blocks, resample
 from magvit_jax.nn.conv import Conv
 from magvit_jax.tokenizers.levels import Strides
 from magvit_jax.types import Array
@@ -57,6 +57,7 @@ class Net(nn.Module):
   width: int
   multipliers: tuple[int, ...]
   pool: str
+  remat: str
   kernel: Strides
   strides: Strides
   dtype: jnp.dtype
@@ -64,9 +65,10 @@ class Net(nn.Module):
   @nn.compact
   def __call__(self, video: Array) -> Array:
     conv = dict(kernel_init=INIT, dtype=self.dtype)
+    block = blocks.remat(Block, self.remat)
     x = activate(Conv(self.width, self.kernel, name="stem", **conv)(video))
     for i, multiplier in enumerate(self.multipliers):
-      x = Block(
+      x = block(
         features=self.width * multiplier,
         kernel=self.kernel,
         strides=self.strides,
@@ -90,17 +92,21 @@ class Discriminator(nn.Module):
     multipliers: channels of each block over `width`; each block halves time,
       height and width. (2, 4, 4, 4, 4) for 128 pixels, (2, 4, 4, 4) for 64.
     pool: 'average' (MAGVIT) or 'blur' (MAGVIT-v2).
+    remat: 'full' keeps the input of each block only for the backward passes,
+      of which R1 has two; 'none' and 'dots' keep all.
     dtype: of the convolutions; the logits are float32.
   """
 
   width: int = 64
   multipliers: tuple[int, ...] = (2, 4, 4, 4, 4)
   pool: str = "average"
+  remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
     super().__post_init__()
     registry.check_choice("stylegan: pool", self.pool, resample.POOLS)
+    registry.check_choice("stylegan: remat", self.remat, blocks.REMAT)
 
   @nn.compact
   def __call__(self, video: Array) -> Array:
@@ -113,6 +119,7 @@ class Discriminator(nn.Module):
       width=self.width,
       multipliers=self.multipliers,
       pool=self.pool,
+      remat=self.remat,
       kernel=kernel,
       strides=strides,
       dtype=self.dtype,

@@ -14,6 +14,7 @@ from magvit_jax.types import Array
 # convolutions and the moments of the norms (norms and swish are made again from
 # them), or the input of each block only.
 REMAT = ("none", "dots", "full")
+MOMENTS = jax.checkpoint_policies.save_only_these_names(norms.MOMENTS)
 
 
 def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
@@ -34,8 +35,7 @@ def swish(norm: nn.Module, x: Array, policy: str) -> Array:
     return jax.nn.silu(norm(x))
 
   if policy == "dots":
-    names = jax.checkpoint_policies.save_only_these_names(norms.MOMENTS)
-    target = nn.remat(target, policy=names)
+    target = nn.remat(target, policy=MOMENTS)
   return target(norm, x)
 
 

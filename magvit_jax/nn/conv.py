@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from magvit_jax import registry
+from magvit_jax import registry, sharding
 from magvit_jax.nn import conv_frames, pairs
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array, known
@@ -139,6 +139,12 @@ def order_of_axes(frames: int) -> tuple[int, int, int]:
   return (1, 2, 0) if short else (0, 1, 2)
 
 
+def whole_kernel(layer: nn.Module, shape: tuple[int, ...]) -> Array:
+  """The parameter 'kernel' of a layer, cast and gathered; see nn/dense.py."""
+  kernel = layer.param("kernel", layer.kernel_init, shape)
+  return sharding.gather(kernel.astype(layer.dtype), f"{layer.name}/kernel")
+
+
 class CausalConv(nn.Module):
   """Convolution over [b t h w c]: causal in time, centred in space.
 
@@ -173,12 +179,12 @@ class CausalConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array, carry: Carry = None) -> tuple[Array, Carry]:
     shape = (*self.kernel, x.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape)
+    kernel = whole_kernel(self, shape)
     x = x.astype(self.dtype)
     past = self.kernel[0] - 1
     x, carry = with_past(x, carry, past, self.strides[0], self.pad)
     _, rows, columns = map(around, self.kernel, self.strides)
-    x = conv3d(x, kernel.astype(self.dtype), self.strides, rows, columns)
+    x = conv3d(x, kernel, self.strides, rows, columns)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
@@ -209,7 +215,7 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     channels = x.shape[-1] // (2 if self.pairs == "both" else 1)
     shape = (*self.kernel, channels, self.features)
-    kernel = self.param("kernel", self.kernel_init, shape)
+    kernel = whole_kernel(self, shape)
     if self.pairs != "none":
       kernel = pairs.kernel_of_pairs(kernel, paired=self.pairs == "both")
     frames, rows, columns = map(around, kernel.shape[:3])

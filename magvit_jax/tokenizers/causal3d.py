@@ -11,7 +11,11 @@ MAGVIT is an argument: `down` and `up`, the place of the temporal strides in
 into channels first, which makes a net cheap enough for two CPU cores.
 """
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
@@ -31,6 +35,7 @@ from magvit_jax.types import Array
 
 DOWNS = ("conv", "average")
 UPS = ("depth", "nearest")
+REMAT = (*blocks.REMAT, "levels")
 
 
 def check_kernel(kernel: Strides, strides: tuple[Strides, ...]) -> None:
@@ -45,12 +50,33 @@ def check_kernel(kernel: Strides, strides: tuple[Strides, ...]) -> None:
 
 def stack(c: "Backbone", features: int, name: str, count: int) -> list[Layer]:
   """`count` blocks of one width."""
-  block = blocks.remat(blocks.find(c.block), c.remat)
-  conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel, remat=c.remat)
+  remat = "full" if c.remat == "levels" else c.remat
+  block = blocks.remat(blocks.find(c.block), remat)
+  conv = dict(pad=c.pad, dtype=c.dtype, kernel=c.kernel, remat=remat)
   return [
     block(features, c.norm, name=f"{name}_block{i}", **conv)
     for i in range(count)
   ]
+
+
+def whole(
+  c: "Backbone", net: nn.Module, make: Callable[[], list[Layer]]
+) -> list[Layer]:
+  """The layers of a level, or one that keeps but its input for the gradient.
+
+  Args:
+    c: the fields.
+    net: in which `make` makes its layers.
+    make: makes them; called inside of jax.checkpoint if remat is 'levels'.
+  """
+  if c.remat != "levels":
+    return make()
+
+  def run(net, x, carry):
+    return chain(make(), x, carry)
+
+  policy = jax.checkpoint_policies.nothing_saveable
+  return [functools.partial(nn.remat(run, policy=policy), net)]
 
 
 def down(c: "Backbone", features: int, level: int) -> Layer:
@@ -70,9 +96,15 @@ def up(c: "Backbone", features: int, level: int) -> Layer:
   return kind(features, c.strides[level - 1], name=f"level{level}_up", **conv)
 
 
-def led(norm: AdaptiveNorm, codes: Array) -> Layer:
+def led(c: "Backbone", norm: AdaptiveNorm, codes: Array) -> Layer:
   """The norm as a layer: it remembers nothing, the codes of a chunk do."""
-  return lambda x, carry: (norm(x, codes), ())
+
+  def run(norm, x, codes):
+    return norm(x, codes)
+
+  if c.remat != "none":
+    run = nn.remat(run, policy=blocks.MOMENTS)
+  return lambda x, carry: (run(norm, x, codes), ())
 
 
 class Encoder(nn.Module):
@@ -87,12 +119,13 @@ class Encoder(nn.Module):
     layers = [CausalConv(c.width, c.stem_kernel, c.patch, name="stem", **conv)]
     for level, multiplier in enumerate(c.multipliers):
       features = c.width * multiplier
-      layers += stack(c, features, f"level{level}", c.blocks)
+      make = functools.partial(stack, c, features, f"level{level}", c.blocks)
+      layers += whole(c, self, make)
       if level < len(c.strides):
         layers.append(down(c, features, level))
     layers += stack(c, features, "middle", c.middle)
     x, carry = chain(layers, video, carry)
-    x = blocks.swish(norms.make(c.norm), x, c.remat)
+    x = blocks.swish(norms.make(c.norm), x, c.head_remat)
     return nn.Dense(c.latent_dim, dtype=jnp.float32, name="head")(x), carry
 
 
@@ -111,20 +144,26 @@ class Decoder(nn.Module):
     layers += stack(c, widest, "middle", c.middle)
     frames = 1  # per latent frame
     for level, multiplier in reversed(list(enumerate(c.multipliers))):
-      features = c.width * multiplier
-      if c.adaptive:
-        norm = AdaptiveNorm(frames, name=f"level{level}_adapt")
-        layers.append(led(norm, codes))
-      layers += stack(c, features, f"level{level}", c.blocks)
+      make = functools.partial(self.level, codes, level, frames)
+      layers += whole(c, self, make)
       if level:
-        layers.append(up(c, features, level))
+        layers.append(up(c, c.width * multiplier, level))
         frames *= c.strides[level - 1][0]
     carry, last = (None, None) if carry is None else carry
     x, carry = chain(layers, codes, carry)
-    x = blocks.swish(norms.make(c.norm), x, c.remat)
+    x = blocks.swish(norms.make(c.norm), x, c.head_remat)
     head = CausalUpsample(3, c.patch, kernel, name="head", **conv)
     x, last = head(x, last)
     return x.astype(jnp.float32), (carry, last)
+
+  def level(self, codes: Array, level: int, frames: int) -> list[Layer]:
+    """The layers of a level, with so many frames per latent one."""
+    c = self.cfg
+    layers = stack(c, c.width * c.multipliers[level], f"level{level}", c.blocks)
+    if c.adaptive:
+      norm = AdaptiveNorm(frames, name=f"level{level}_adapt")
+      layers.insert(0, led(c, norm, codes))
+    return layers
 
 
 class Backbone(CausalBackbone):
@@ -150,8 +189,9 @@ class Backbone(CausalBackbone):
     block: 'residual' (published) or 'mixer' (cheap); see nn/blocks.py.
     norm: 'frame_group' (published) or 'position' (the same in tiles).
     pad: what stands before the first frame, 'zero' or 'replicate'.
-    remat: what the backward pass keeps, 'none' (all), 'dots' or 'full'; see
-      nn/blocks.py.
+    remat: what the backward pass keeps, 'none' (all), 'dots' or 'full', see
+      nn/blocks.py; 'levels' keeps the input of each level only, and computes
+      its blocks twice more.
     dtype: of the convolutions; the latents and the pixels are float32.
   """
 
@@ -179,7 +219,7 @@ class Backbone(CausalBackbone):
     registry.check_choice("up", self.up, UPS)
     check_kernel(self.kernel, self.strides)
     blocks.find(self.block)
-    registry.check_choice("causal3d: remat", self.remat, blocks.REMAT)
+    registry.check_choice("causal3d: remat", self.remat, REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))
@@ -189,6 +229,11 @@ class Backbone(CausalBackbone):
   def patched(self) -> bool:
     """Whether the stem folds blocks of pixels."""
     return self.patch != (1, 1, 1)
+
+  @property
+  def head_remat(self) -> str:
+    """For the norm and swish before a head, which no block holds."""
+    return "none" if self.remat == "none" else "dots"
 
   @property
   def stem_kernel(self) -> Strides:
