@@ -44,8 +44,8 @@ released code runs with no weights and a loss of zero; here that is an error.
 Give each TPU chip 8 clips, or a multiple: of fewer XLA cuts every frame into
 strips and copies them around each convolution (benchmarks/RESULTS.md). L keeps
 so little for the backward pass (`remat`), and its state in parts (`fsdp`), that
-the compiler fits 8 on a v5e, but not 16: its batch of 256 takes 32 chips, or
-16 with `stage.accumulate=2`.
+the compiler fits 8 on a v5e, but not 16: its batch of 256 takes 32 chips. On
+fewer, `stage.accumulate` makes a step of parts.
 """
 
 from typing import Any
