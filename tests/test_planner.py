@@ -6,6 +6,7 @@ test_planner_cost.
 """
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -317,6 +318,24 @@ def test_search_shrinks_the_batch_until_it_fits():
   rows = search.run(cfg, topology, "train", "x", say=print, make=nothing)
   assert {row["values"]["batch"] for row in rows} == {1}
   assert not any(row["plan"]["memory"]["fits"] for row in rows)
+
+
+def test_choices_are_planned_in_processes_of_their_own():
+  assert search.apart(os.getpid) not in (os.getpid(), search.apart(os.getpid))
+  with pytest.raises(ChildProcessError, match="needs more memory"):
+    search.apart(os._exit, 9)
+
+
+def test_a_search_plans_apart(monkeypatch):
+  made, seen = fake(1, lambda each, mesh: each), []
+
+  def apart(run, *args):
+    seen.append(run)
+    return made(*args)
+
+  monkeypatch.setattr(search, "apart", apart)
+  search.run(config(), chips.parse("v5e:2x2"), "train", "x", say=print)
+  assert set(seen) == {plan.make}
 
 
 @pytest.mark.parametrize(

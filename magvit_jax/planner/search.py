@@ -2,7 +2,10 @@
 
 import functools
 import math
+import multiprocessing
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import ml_collections
@@ -25,7 +28,7 @@ def run(
   spec: str,
   *,
   say: Callable[[str], None],
-  make: Callable[..., dict[str, Any]] = plan.make,
+  make: Callable[..., dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
   """Plans at most 8 choices.
 
@@ -38,12 +41,17 @@ def run(
     program: one of programs.PROGRAMS.
     spec: name of the config.
     say: gets a line per choice, as compiles take a while.
-    make: what plans one choice.
+    make: what plans one choice; without it `plan.make`, each in a process of
+      its own (which does not know of `registry.add_folder`).
 
   Returns:
     [{'choice', 'plan'}]: those that fit first, by examples per second without
     overlap.
+
+  Raises:
+    ChildProcessError: the process of a choice was killed.
   """
+  make = make or functools.partial(apart, plan.make)
   rows: list[dict[str, Any]] = []
 
   def attempt(choice: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +72,27 @@ def run(
     if len(rows) < MOST:
       attempt({**best["values"], **change})
   return sorted(rows, key=lambda row: -speed(row))
+
+
+def apart(run: Callable[..., Any], *args: Any) -> Any:
+  """run(*args) in a new process, whose memory comes back with its end.
+
+  What JAX and the compiler keep of one plan would otherwise lie there during
+  the next, and eight big ones fill a machine.
+
+  Raises:
+    ChildProcessError: the process was killed.
+  """
+  spawned = multiprocessing.get_context("spawn")
+  with futures.ProcessPoolExecutor(1, mp_context=spawned) as pool:
+    try:
+      return pool.submit(run, *args).result()
+    except BrokenProcessPool as error:
+      raise ChildProcessError(
+        "the process that planned was killed, most often because the compiler "
+        "needs more memory than this machine has: plan on one with more, or a "
+        "smaller config"
+      ) from error
 
 
 def speed(row: dict[str, Any]) -> float:
