@@ -326,16 +326,21 @@ def test_choices_are_planned_in_processes_of_their_own():
     search.apart(os._exit, 9)
 
 
-def test_a_search_plans_apart(monkeypatch):
+def test_a_search_plans_apart_and_outlives_a_choice(monkeypatch):
   made, seen = fake(1, lambda each, mesh: each), []
 
-  def apart(run, *args):
+  def apart(run, cfg, *args):
     seen.append(run)
-    return made(*args)
+    if cfg.mesh.fsdp == 2:
+      raise ChildProcessError("it was killed")
+    return made(cfg, *args)
 
   monkeypatch.setattr(search, "apart", apart)
-  search.run(config(), chips.parse("v5e:2x2"), "train", "x", say=print)
+  topology, lines = chips.parse("v5e:2x2"), []
+  rows = search.run(config(), topology, "train", "x", say=lines.append)
   assert set(seen) == {plan.make}
+  assert len(rows) == len(seen) - 1 == len(lines) - 1
+  assert sum("fsdp 2: it was killed" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(

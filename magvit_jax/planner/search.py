@@ -49,7 +49,8 @@ def run(
     overlap.
 
   Raises:
-    ChildProcessError: the process of a choice was killed.
+    ChildProcessError: the process of a batch was killed; of the other choices
+      `say` is told, and the search goes on.
   """
   make = make or functools.partial(apart, plan.make)
   rows: list[dict[str, Any]] = []
@@ -68,9 +69,12 @@ def run(
     return row
 
   best = _best_batch(cfg, topology, program, attempt)
-  for change in _variants(cfg, topology):
-    if len(rows) < MOST:
-      attempt({**best["values"], **change})
+  for change in _variants(cfg, topology)[: MOST - len(rows)]:
+    choice = {**best["values"], **change}
+    try:
+      attempt(choice)
+    except ChildProcessError as error:
+      say(f"{describe(choice)}: {error}")
   return sorted(rows, key=lambda row: -speed(row))
 
 
