@@ -82,7 +82,7 @@ def apart(run: Callable[..., Any], *args: Any) -> Any:
   """run(*args) in a new process, whose memory comes back with its end.
 
   What JAX and the compiler keep of one plan would otherwise lie there during
-  the next, and eight big ones fill a machine.
+  the next.
 
   Raises:
     ChildProcessError: the process was killed.
