@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from magvit_jax.nn import conv, conv_frames, norm, resample
+from magvit_jax.nn import conv, conv_frames, norm, resample, target_platform
 from magvit_jax.tokenizers import causal3d
 
 NAMES = ("NDHWC", "DHWIO", "NDHWC")
@@ -71,22 +71,23 @@ def test_frames_on_cpu_see_their_own_three_exactly():
     np.testing.assert_array_equal(got[:, blind], want[:, blind])
 
 
-def dimensions(backend, dtype, size, monkeypatch):
+def dimensions(platform, dtype, size):
   """Dimensions of the convolutions that conv3d makes of frames of a size."""
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
   x = jax.ShapeDtypeStruct((1, 5, size, size, 32), dtype)
   kernel = jax.ShapeDtypeStruct((3, 3, 3, 32, 32), dtype)
   pads = (1, 1), (1, 1)
   program = jax.make_jaxpr(lambda x, k: conv.conv3d(x, k, (1, 1, 1), *pads))
+  with target_platform.tracing_for(platform):
+    eqns = program(x, kernel).eqns
   return {
     e.outvars[0].aval.ndim - 2
-    for e in program(x, kernel).eqns
+    for e in eqns
     if e.primitive.name == "conv_general_dilated"
   }
 
 
 @pytest.mark.parametrize(
-  "backend, dtype, size, want",
+  "platform, dtype, size, want",
   [
     ("cpu", "float32", 64, {2}),
     ("cpu", "float32", 32, {3}),
@@ -96,9 +97,9 @@ def dimensions(backend, dtype, size, monkeypatch):
   ],
 )
 def test_only_large_float32_frames_on_cpu_go_one_by_one(
-  backend, dtype, size, want, monkeypatch
+  platform, dtype, size, want
 ):
-  assert dimensions(backend, dtype, size, monkeypatch) == want
+  assert dimensions(platform, dtype, size) == want
 
 
 def test_depthwise_is_the_grouped_convolution():

@@ -1,7 +1,6 @@
 """The kernels of nn/flash.py against plain attention, without a TPU."""
 
 import functools
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from magvit_jax import sharding
-from magvit_jax.nn import attention, flash
+from magvit_jax.nn import attention, flash, target_platform
 from magvit_jax.nn import turn as turns
 
 
@@ -99,7 +98,7 @@ def test_kernels_run_on_a_tpu_under_a_mesh_only():
       with sharding.computing(mesh):
         return attention.attend(q, q, q)
 
-    with mock.patch.object(jax, "default_backend", lambda: platform):
+    with target_platform.tracing_for(platform):
       return "pallas_call" in str(jax.make_jaxpr(apply)(q))
 
   assert traced("tpu", inside=True)

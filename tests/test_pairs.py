@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from magvit_jax.nn import blocks, pairs
+from magvit_jax.nn import blocks, pairs, target_platform
 from magvit_jax.nn.conv import Conv, conv3d, order_of_axes
 from magvit_jax.nn.group_norm import ClipGroupNorm
-from magvit_jax.planner import programs
 from magvit_jax.tokenizers import causal3d, cnn3d
 
 
@@ -65,7 +64,7 @@ def test_the_order_of_axes_on_tpu_changes_no_number(x):
   kernel = jax.random.normal(jax.random.key(5), (3, 2, 1, 8, 6))
   sides = ((0, 1), (1, 0), (2, 1))
   here = conv3d(x, kernel, (1, 2, 1), *sides)
-  with programs.on_tpu():
+  with target_platform.tracing_for("tpu"):
     assert order_of_axes(4) == (1, 2, 0)
     assert order_of_axes(17) == (0, 1, 2)
     there = conv3d(x, kernel, (1, 2, 1), *sides)
@@ -101,7 +100,7 @@ def test_a_norm_keeps_its_digits_far_from_zero(x):
 
 def test_pairs_only_where_they_pay():
   assert not pairs.pay(64, kernel=3, stride=2)  # this is a CPU
-  with programs.on_tpu():
+  with target_platform.tracing_for("tpu"):
     assert pairs.pay(64, kernel=3, stride=2)
     assert not pairs.pay(128, kernel=3, stride=2)
     assert not pairs.pay(64, kernel=1, stride=1)

@@ -12,7 +12,7 @@ from parity import magvit
 
 from magvit_jax.discriminators import stylegan2d, stylegan3d
 from magvit_jax.losses import adversarial
-from magvit_jax.nn import resample
+from magvit_jax.nn import resample, target_platform
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_a_mean_over_a_cut_block_is_of_what_it_has():
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("strides", [(2, 2, 2), (1, 2, 2)])
 @pytest.mark.parametrize("frames", [1, 4, 5])
 def test_blur_is_the_strided_convolution_with_the_outer_product(
-  frames, strides, backend, monkeypatch
+  frames, strides, platform
 ):
   x = jax.random.normal(jax.random.key(0), (1, frames, 4, 6, 2))
   line = np.array([1.0, 3.0, 3.0, 1.0], np.float32) / 8
@@ -86,8 +86,8 @@ def test_blur_is_the_strided_convolution_with_the_outer_product(
     for corner in itertools.product(*starts)
   ]
   want = np.stack(want, 1).reshape(1, *map(len, starts), 2)
-  monkeypatch.setattr(jax, "default_backend", lambda: backend)
-  got = jax.jit(lambda x: resample.blur_pool(x, strides))(x)
+  with target_platform.tracing_for(platform):
+    got = jax.jit(lambda x: resample.blur_pool(x, strides))(x)
   np.testing.assert_allclose(got, want, atol=1e-6)
 
 

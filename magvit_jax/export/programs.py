@@ -4,16 +4,15 @@ Weights are an argument, a flat dict of arrays by name. The number of clips b is
 a symbol, and so is the number of latent frames k of a causal tokenizer, whose
 clips have st*k-(st-1) frames; height and width are those of the training clips.
 
-Layers choose how they compute by `jax.default_backend()` when they are traced.
-So a program is traced for each platform, as it would run there, and the file
-holds the choice between them.
+Layers choose how they compute by the platform they are traced for. So a program
+is traced for each (nn/target_platform.py), and the file holds the choice
+between them.
 """
 
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +21,12 @@ from jax import export as jax_export
 from magvit_jax import frozen, registry, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.decoding import maskgit
+from magvit_jax.nn import target_platform
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import Array, PyTree
 
-# Names of jax.export, and what jax.default_backend() says there.
+# Names of jax.export, and those of nn/target_platform.py.
 PLATFORMS = {"cpu": "cpu", "tpu": "tpu", "cuda": "gpu", "rocm": "gpu"}
 # What follows from k >= 1, for the b*(st*k-(st-1)) frames of a batch.
 POSITIVE = "b*k >= b"
@@ -37,7 +37,8 @@ class Program(NamedTuple):
   """A function before it is traced.
 
   Attributes:
-    make: builds (params, *arguments) -> results for the backend at hand.
+    make: builds (params, *arguments) -> results for the platform that is
+      traced for.
     arguments: shapes of what comes after params, by name.
   """
 
@@ -104,7 +105,7 @@ def export(
     weights: shapes, as `abstract` gives them.
     platforms: keys of PLATFORMS.
   """
-  branches = {p: _on(PLATFORMS[p], program.make) for p in platforms}
+  branches = {p: _traced_for(PLATFORMS[p], program.make) for p in platforms}
 
   def run(*args):
     if len(branches) == 1:
@@ -127,13 +128,13 @@ def check_platforms(platforms: Sequence[str]) -> None:
     )
 
 
-def _on(
-  backend: str, make: Callable[[], Callable[..., PyTree]]
+def _traced_for(
+  platform: str, make: Callable[[], Callable[..., PyTree]]
 ) -> Callable[..., PyTree]:
-  """The function that `make` builds, built and traced as on a backend."""
+  """The function that `make` builds, built and traced for a platform."""
 
   def run(*args):
-    with mock.patch.object(jax, "default_backend", lambda: backend):
+    with target_platform.tracing_for(platform):
       return make()(*args)
 
   return run

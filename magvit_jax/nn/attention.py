@@ -3,7 +3,7 @@
 import jax
 
 from magvit_jax import sharding
-from magvit_jax.nn import flash, kept
+from magvit_jax.nn import flash, kept, target_platform
 from magvit_jax.nn import turn as turns
 from magvit_jax.types import Array
 
@@ -46,5 +46,5 @@ def attend(
 def _kernels(q: tuple[int, ...], k: tuple[int, ...]) -> bool:
   _, n, heads, d = q
   own = sharding.own_heads(heads)
-  on_tpu = jax.default_backend() == "tpu"
+  on_tpu = target_platform.current() == "tpu"
   return bool(on_tpu and own and flash.fits(n, k[1], own, d))

@@ -6,18 +6,17 @@ frame 0 depends on itself alone, 1+s*n frames become 1+n, and an image is a
 video of one frame (MAGVIT-v2, section 3.2). In chunks the last k-s input frames
 are the carry, which is why the kernel may not be shorter than the stride.
 
-How a convolution is computed is chosen in `conv3d`, by backend.
+How a convolution is computed is chosen in `conv3d`, by platform.
 """
 
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from magvit_jax import registry, sharding
-from magvit_jax.nn import conv_frames, pairs
+from magvit_jax.nn import conv_frames, pairs, target_platform
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array, known
 
@@ -89,7 +88,7 @@ def conv3d(
   if size == tuple(strides):
     return patches(x, size) @ kernel.reshape(-1, kernel.shape[-1])
   work = math.prod(kernel.shape[1:]) * math.prod(x.shape[2:4])
-  on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
+  on_cpu = target_platform.current() == "cpu" and x.dtype == jnp.float32
   if on_cpu and work >= WORTH:
     x = jnp.pad(x, ((0, 0), frames, (0, 0), (0, 0), (0, 0)))
     return conv_frames.convolve(x, kernel, strides, rows, columns)
@@ -134,7 +133,7 @@ def order_of_axes(frames: int) -> tuple[int, int, int]:
   axis is shorter than 16. benchmarks/plan_tokenizer.py shows what that costs.
   A number that is not known, of an export, counts as long.
   """
-  on_tpu = jax.default_backend() == "tpu"
+  on_tpu = target_platform.current() == "tpu"
   short = on_tpu and known(frames) and frames < SHORT
   return (1, 2, 0) if short else (0, 1, 2)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from magvit_jax.nn import target_platform
 from magvit_jax.types import Array
 
 LANES = 128
@@ -24,7 +25,7 @@ def pay(width: int, kernel: int, stride: int) -> bool:
     kernel: of its convolutions, in time.
     stride: in time, to the next coarser level, which has no pairs.
   """
-  on_tpu = jax.default_backend() == "tpu"
+  on_tpu = target_platform.current() == "tpu"
   return on_tpu and 2 * width <= LANES and kernel == 3 and stride == 2
 
 

@@ -8,11 +8,11 @@ one standing for itself alone.
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from magvit_jax.nn import target_platform
 from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array
@@ -58,7 +58,7 @@ def blur_pool(x: Array, strides: tuple[int, int, int]) -> Array:
   along one axis after the other, because XLA on CPU is slow at those.
   """
   pads = [_blurred(n, s) for n, s in zip(x.shape[1:4], strides, strict=True)]
-  if jax.default_backend() == "tpu":
+  if target_platform.current() == "tpu":
     lines = [BLUR if s > 1 else np.ones(1) for s in strides]
     cube = functools.reduce(np.multiply.outer, lines)[..., None, None]
     return lax.conv_general_dilated(

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from magvit_jax import registry, sharding, tokenizers
+from magvit_jax.nn import target_platform
 from magvit_jax.planner import compile as compiling
 from magvit_jax.planner import cost, flops, programs
 from magvit_jax.planner.chips import Topology

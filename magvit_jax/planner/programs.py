@@ -10,9 +10,8 @@ import functools
 import inspect
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import ml_collections
 
 from magvit_jax import frozen as freezing
 from magvit_jax import loop, registry, sharding, tokenizers, workdir
+from magvit_jax.nn import target_platform
 from magvit_jax.planner.chips import Topology
 from magvit_jax.stages import Stage, TrainState, token_net
 from magvit_jax.tasks import tables as task_tables
@@ -28,6 +28,7 @@ from magvit_jax.types import PyTree
 # Labels in a program whose data says how many there are; only the size of one
 # embedding depends on it.
 CLASSES = 1000
+PLATFORM = "tpu"  # that all plans are for
 PROGRAMS = ("train", "predict", "encode", "decode", "sample")
 
 
@@ -53,15 +54,8 @@ class Program:
 
   def trace(self) -> Any:
     """A new `jax.stages.Traced`, as the platform of a TPU would make it."""
-    with on_tpu():
+    with target_platform.tracing_for(PLATFORM):
       return self.make().trace(*self.args)
-
-
-@contextlib.contextmanager
-def on_tpu() -> Iterator[None]:
-  """Code that chooses by platform asks jax.default_backend(): it says 'tpu'."""
-  with mock.patch.object(jax, "default_backend", lambda: "tpu"):
-    yield
 
 
 def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
@@ -79,7 +73,7 @@ def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
   train = name == "train"
   batch = cfg.batch if name != "predict" else cfg.eval.batch
   sharding.local_rows(batch, mesh, "batch" if train else f"batch of {name}")
-  with on_tpu():
+  with target_platform.tracing_for(PLATFORM):
     stage = build_stage(cfg)
     known = ("train", *stage.programs)
     if name not in known:

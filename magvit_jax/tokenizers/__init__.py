@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry
+from magvit_jax.nn import target_platform
 from magvit_jax.nn.layer import Carry
 from magvit_jax.quantizers import Quantized
 from magvit_jax.types import Array, Key, PyTree
@@ -107,5 +108,5 @@ def compute_dtype(name: str) -> Any:
   """'float32', 'bfloat16', or 'auto': bfloat16 on TPU and GPU."""
   registry.check_choice("stage.dtype", name, ("auto", "float32", "bfloat16"))
   if name == "auto":
-    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    name = "float32" if target_platform.current() == "cpu" else "bfloat16"
   return jnp.dtype(name)
