@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from magvit_jax import registry, sharding, tokenizers
 from magvit_jax.cli import train
 from magvit_jax.losses import reconstruction
-from magvit_jax.nn import conv, pairs
+from magvit_jax.nn import conv, pairs, target_platform
 from magvit_jax.planner import chips, cost, flops, programs
 from magvit_jax.planner import compile as compiling
 from magvit_jax.planner.text import align
@@ -37,9 +37,9 @@ def main() -> int:
   flags = parse()
   topology = chips.parse(flags.topology)
   with compiling.quiet_cpu(), lowering(flags.plain):
-    trace = program(flags, topology)
-    matmul = flops.without_remat(trace).matmul
-    done = compiling.compile_program(trace())
+    traced = trace(flags, topology)
+    matmul = flops.model_flops(traced.jaxpr).matmul
+    done = compiling.compile_program(traced)
   found = cost.account(done.text, topology.chip, topology.devices)
   rows = [o for o in found.operations if o.kind != cost.COPY]
   cycles = {
@@ -72,14 +72,14 @@ def main() -> int:
   return int(any(measured[k] > TARGETS[k] for k in TARGETS))
 
 
-def program(flags, topology):
-  """() -> a new trace of the loss and its gradients."""
+def trace(flags, topology):
+  """A `jax.stages.Traced` of the loss and its gradients."""
   cfg = train.load_config(flags.config)
   if flags.remat:
     cfg.stage.backbone.remat = flags.remat
   mesh = sharding.make_mesh(data=1, devices=compiling.devices(topology))
   shape = programs.clip_shape(registry.plain(cfg.data))
-  with programs.on_tpu():
+  with target_platform.tracing_for(programs.PLATFORM):
     net = tokenizers.build_tokenizer(registry.plain(cfg.stage))
     start = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(net.init, jax.random.key(0), start)
@@ -97,11 +97,8 @@ def program(flags, topology):
     terms |= quantized.aux
     return sum(weights[k] * terms[k] for k in terms if k in weights)
 
-  def trace():
-    with programs.on_tpu():
-      return jax.jit(jax.value_and_grad(loss)).trace(params, video)
-
-  return trace
+  with target_platform.tracing_for(programs.PLATFORM):
+    return jax.jit(jax.value_and_grad(loss)).trace(params, video)
 
 
 @contextlib.contextmanager

@@ -203,13 +203,11 @@ class _Loop:
     if self.mesh.size > 1:
       self.say(sharding.table(abstract))
     with self.clock("compile"):
-      inputs = (self.state, batch, self.key)
       program = train_program(self.parts.stage, self.state)
-      self.advance = program.lower(*inputs).compile()
-      self.utilization = utilization.meter(
-        lambda: train_program(self.parts.stage, self.state).trace(*inputs),
-        self.mesh.devices.flat,
-      )
+      traced = program.trace(self.state, batch, self.key)
+      self.advance = traced.lower().compile()
+      devices = self.mesh.devices.flat
+      self.utilization = utilization.meter(traced.jaxpr, devices)
       self.predict = jax.jit(self.parts.stage.programs["predict"])
 
   def train(self, stop: signals.Stop) -> dict[str, Any]:

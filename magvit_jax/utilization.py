@@ -7,9 +7,9 @@ not known (CPUs, other GPUs) there is no figure rather than a wrong one.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax
+from jax.extend import core
 
 from magvit_jax.planner import chips, flops
 
@@ -48,18 +48,17 @@ def peak(devices: Iterable[jax.Device]) -> float | None:
 
 
 def meter(
-  trace: Callable[[], Any], devices: Iterable[jax.Device]
+  step: core.ClosedJaxpr, devices: Iterable[jax.Device]
 ) -> Callable[[float], dict[str, float]]:
   """What a step of some seconds uses: (seconds) -> {'mfu': share} or {}.
 
   Args:
-    trace: makes a new `jax.stages.Traced` of the step at each call; it is not
-      called where the peak is not known.
+    step: jaxpr of a step.
     devices: those the step runs on.
   """
   most = peak(devices)
   if most is None:
     return lambda seconds: {}
-  count = flops.without_remat(trace)
+  count = flops.model_flops(step)
   ideal = (count.matmul + count.kernel) / most
   return lambda seconds: {"mfu": ideal / seconds}

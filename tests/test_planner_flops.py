@@ -59,19 +59,35 @@ def test_remat_does_not_count_twice(remat):
     def layer(h, w):
       return jnp.tanh(h @ w), None
 
-    # Looked up at the call, as our code and Linen do.
     body = jax.checkpoint(layer) if remat else layer
     return lax.scan(body, x, ws)[0].sum()
 
   args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((4, N, N), (N, N))]
 
-  def trace():
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(*args)
+  step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(*args).jaxpr
+  assert flops.model_flops(step).matmul == 4 * 3 * 2 * N**3
+  assert flops.count(step).matmul == 4 * (3 + remat) * 2 * N**3
 
-  assert flops.has_remat(trace().jaxpr) == remat
-  assert flops.without_remat(trace).matmul == 4 * 3 * 2 * N**3
-  # The program itself keeps its remat.
-  assert flops.count(trace().jaxpr).matmul == 4 * (3 + remat) * 2 * N**3
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_remat_inside_of_remat_counts_as_none(order):
+  """In a loss, and in one with the square of its gradient (R1)."""
+
+  def net(remat, w, x):
+    inner = remat(lambda h: jnp.tanh(h @ w))
+    return remat(lambda h: jnp.tanh(inner(h) @ w))(x).sum()
+
+  def penalty(remat, w, x):
+    value, grad = jax.value_and_grad(functools.partial(net, remat), 1)(w, x)
+    return value + (grad**2).sum()
+
+  def step(remat):
+    loss = functools.partial(net if order == 1 else penalty, remat)
+    return jax.make_jaxpr(jax.value_and_grad(loss))(*[jnp.ones((N, N))] * 2)
+
+  plain, again = step(lambda f: f), step(jax.checkpoint)
+  assert flops.model_flops(plain) == flops.model_flops(again)
+  assert flops.count(flops.live(again)) != flops.count(flops.live(plain))
 
 
 def test_what_no_result_needs_is_not_counted():
@@ -82,9 +98,9 @@ def test_what_no_result_needs_is_not_counted():
     return lax.scan(body, (x, x), None, length=3)[0][0] @ x
 
   args = jax.ShapeDtypeStruct((N, N), jnp.float32)
-  trace = functools.partial(jax.jit(f).trace, args)
-  assert flops.count(trace().jaxpr).matmul == 4 * 2 * N**3
-  assert flops.without_remat(trace).matmul == 2 * N**3
+  traced = jax.jit(f).trace(args).jaxpr
+  assert flops.count(traced).matmul == 4 * 2 * N**3
+  assert flops.model_flops(traced).matmul == 2 * N**3
 
 
 def test_custom_gradients_are_followed():

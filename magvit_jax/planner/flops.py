@@ -5,18 +5,16 @@ count. Taps of a convolution that fall on padding or between dilated pixels
 are not counted. Pallas kernels are counted apart.
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
-from unittest import mock
 
-import jax
 import numpy as np
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-REMAT = ("checkpoint", "remat", "remat2")
+# In the name stack of what `jax.checkpoint` computes again for a gradient.
+RECOMPUTED = "rematted_computation"
 
 
 class Flops(NamedTuple):
@@ -44,7 +42,7 @@ class Flops(NamedTuple):
 def count(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
   """Adds up the equations of a jaxpr and of all that is inside."""
   inner = getattr(jaxpr, "jaxpr", jaxpr)
-  return sum((_equation(e) for e in inner.eqns), Flops())
+  return sum((_equation(e, count) for e in inner.eqns), Flops())
 
 
 def live(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
@@ -53,44 +51,24 @@ def live(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> core.Jaxpr:
   return partial_eval.dce_jaxpr(inner, [True] * len(inner.outvars))[0]
 
 
-def without_remat(trace: Callable[[], Any]) -> Flops:
-  """FLOPs that the results of `trace()` need, nothing computed twice.
+def model_flops(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
+  """FLOPs that the results need, without what remat computes again.
 
-  Args:
-    trace: makes a new `jax.stages.Traced` of the program at each call.
+  The losses must be among the results, as those of a training step are: of a
+  gradient alone, the forward pass may stand in the recomputation only.
   """
-  needed = live(trace().jaxpr)
-  if not has_remat(needed):
-    return count(needed)
-  # Inner jitted functions keep their traces, in which remat would stay, and
-  # those made here must not reach the program that is compiled.
-  jax.clear_caches()
-  with _no_remat():
-    flops = count(live(trace().jaxpr))
-  jax.clear_caches()
-  return flops
+  return _count_once(live(jaxpr))
 
 
-def has_remat(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> bool:
-  """Whether `jax.checkpoint` stands anywhere in the jaxpr."""
+def _count_once(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> Flops:
   inner = getattr(jaxpr, "jaxpr", jaxpr)
-  return any(
-    e.primitive.name in REMAT or any(map(has_remat, _inside(e)))
-    for e in inner.eqns
-  )
+  first = (e for e in inner.eqns if not _is_recomputed(e))
+  return sum((_equation(e, _count_once) for e in first), Flops())
 
 
-@contextlib.contextmanager
-def _no_remat() -> Iterator[None]:
-  # Linen's remat and our own code look these up when they are called.
-  def plain(fun=None, **_):
-    return (lambda f: f) if fun is None else fun
-
-  with (
-    mock.patch.object(jax, "checkpoint", plain),
-    mock.patch.object(jax, "remat", plain),
-  ):
-    yield
+def _is_recomputed(e: Any) -> bool:
+  """True for what repeats a forward pass because of `jax.checkpoint`."""
+  return RECOMPUTED in str(e.source_info.name_stack)
 
 
 def _inside(e: Any) -> list[Any]:
@@ -102,7 +80,8 @@ def _inside(e: Any) -> list[Any]:
   return found
 
 
-def _equation(e: Any) -> Flops:
+def _equation(e: Any, count: Callable[[Any], Flops]) -> Flops:
+  """FLOPs of an equation, `count` being applied to the jaxprs inside."""
   name = e.primitive.name
   if name == "dot_general":
     return Flops(matmul=_dot(e))

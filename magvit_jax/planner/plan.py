@@ -44,8 +44,8 @@ def make(
   with compiling.quiet_cpu():
     mesh = sharding.make_mesh(**cfg.mesh, devices=compiling.devices(topology))
     made = programs.make(cfg, program, mesh)
-    counted = flops.without_remat(made.trace)
     traced = made.trace()
+    counted = flops.model_flops(traced.jaxpr)
     head = _head(cfg, spec, topology, mesh, made, counted)
     try:
       done = compiling.compile_program(traced)
@@ -73,7 +73,7 @@ def make(
 
 def _head(cfg, spec, topology, mesh, made, counted) -> dict[str, Any]:
   peak = topology.chip.peak * topology.devices
-  with programs.on_tpu():
+  with target_platform.tracing_for(programs.PLATFORM):
     dtype = tokenizers.compute_dtype(cfg.stage.dtype)
   return {
     "config": spec,
