@@ -15,7 +15,6 @@ frames of its clip: its pieces are clips of the length it was trained on, each
 coded alone.
 """
 
-import hashlib
 import itertools
 import os
 import sys
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import tiling, tokenizers
+from magvit_jax import checksum, tiling, tokenizers
 from magvit_jax.export import read
 
 # Pixels of one piece over all tiles: what the host holds as float32 at a time.
@@ -108,7 +107,7 @@ class Codec:
         f"the quantizer {type(module.quantizer).__name__} is continuous, so "
         "it has no ids; encode and decode need a discrete one"
       )
-    self.fingerprint = fingerprint(params)
+    self.fingerprint = checksum.fingerprint(params)
     self._params = params
     self._tile, self._overlap = tile, overlap
     self._alone = int(tokenizers.alone(module.backbone))
@@ -334,17 +333,6 @@ def to_float(video: jax.Array) -> jax.Array:
   """uint8 pixels to float32 in [-1, 1]; floats stay as they are."""
   scaled = video.astype(jnp.float32)
   return scaled / 127.5 - 1 if video.dtype == jnp.uint8 else scaled
-
-
-def fingerprint(params: Any) -> str:
-  """16 hex digits that change with any weight, its name or its shape."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    leaf = np.asarray(leaf)
-    head = f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}"
-    digest.update(head.encode())
-    digest.update(leaf.tobytes())
-  return digest.hexdigest()[:16]
 
 
 def _blend(

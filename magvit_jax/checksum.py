@@ -1,13 +1,18 @@
-"""Checksums of trees of arrays: one for devices, one that names a file."""
+"""Checksums and hashes of arrays and files.
+
+`bits` is taken on the devices, at each save. The SHA-256 of arrays or of a file
+is its name: runs, exports and token files refer to weights by it.
+"""
 
 import hashlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from magvit_jax import tree as trees
+from magvit_jax import paths
 from magvit_jax.types import Array, PyTree
 
 
@@ -45,16 +50,31 @@ def _words(leaf: Array) -> Array:
   return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
 
 
-def sha256(tree: PyTree) -> str:
+def sha256(arrays: Mapping[str, Array]) -> str:
   """Hexadecimal hash of the names, shapes, types and bits; on the host.
 
   All processes call it where parts of the arrays are on devices of others.
   """
   digest = hashlib.sha256()
-  for name, leaf in trees.named(tree).items():
-    digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-    digest.update(np.ascontiguousarray(_whole(leaf)))
+  for name, leaf in arrays.items():
+    host = np.asarray(_whole(leaf))
+    digest.update(f"{name} {host.dtype} {host.shape}".encode())
+    digest.update(np.ascontiguousarray(host).reshape(-1).view(np.uint8))
   return digest.hexdigest()
+
+
+def fingerprint(params: PyTree) -> str:
+  """16 hex digits that change with any weight, its name or its shape."""
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  # The names as JAX writes them, "['a']['b']": token files and configs hold
+  # fingerprints of these.
+  return sha256({jax.tree_util.keystr(k): leaf for k, leaf in leaves})[:16]
+
+
+def file_sha256(path: paths.Name) -> str:
+  """Hexadecimal hash of the bytes of a file."""
+  with paths.place(path).open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _whole(leaf: Array) -> Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from magvit_jax import (
-  api,
+  checksum,
   frozen_files,
   paths,
   pretrained,
@@ -72,7 +72,7 @@ def _resolve_tokenizer(
     wanted = abstract(tokenizers.build_tokenizer(stage))
     params = read.weights(source, wanted, None)
   own = {part: stage[part] for part in PARTS}
-  own["fingerprint"] = api.fingerprint(params)
+  own["fingerprint"] = checksum.fingerprint(params)
   pinned = cfg.tokenizer.fingerprint
   _check_pinned("tokenizer", source, own["fingerprint"], pinned)
   resolved = {**registry.plain(cfg), "tokenizer": {"workdir": source, **own}}
@@ -105,7 +105,7 @@ def _resolve_perceptual(
     params = frozen_files.restore(folder, shapes(cfg))["perceptual"]
   else:
     params = _read_perceptual(own, loss, what)
-  mark = api.fingerprint(params)
+  mark = checksum.fingerprint(params)
   _check_pinned("stage.perceptual", source, mark, own["fingerprint"])
   own["fingerprint"] = mark
   if trained:

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from magvit_jax import checkpoint, checksum, manifest, paths
+from magvit_jax import tree as trees
 from magvit_jax.types import PyTree
 
 
@@ -18,7 +19,7 @@ def save(workdir: paths.Name, frozen: PyTree) -> None:
   With several processes all of them call it.
   """
   folder = paths.absolute(workdir) / "frozen"
-  note, text = folder / "sha256", checksum.sha256(frozen) + "\n"
+  note, text = folder / "sha256", checksum.sha256(trees.named(frozen)) + "\n"
   # Others may be left from a start that failed.
   there = note.is_file() and paths.read_text(note) == text
   multihost_utils.sync_global_devices("frozen arrays looked for")
@@ -61,7 +62,7 @@ def restore(workdir: paths.Name, abstract: PyTree) -> PyTree:
     ) from error
   frozen = ocp.load(folder / "arrays", checkpoint.placed(abstract))
   saved = paths.read_text(folder / "sha256").strip()
-  if checksum.sha256(frozen) != saved:
+  if checksum.sha256(trees.named(frozen)) != saved:
     raise manifest.DamagedError(
       f"{folder} does not have the hash it was saved with ({saved[:12]}…); "
       "copy it again from where it came"

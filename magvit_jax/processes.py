@@ -22,7 +22,7 @@ import numpy as np
 from jax._src import distributed  # the service has no public name
 from jax.experimental import multihost_utils
 
-from magvit_jax import paths, workdir
+from magvit_jax import checksum, paths, workdir
 from magvit_jax.types import PyTree
 
 ROOT = "magvit_jax"  # of the names in the service
@@ -125,7 +125,7 @@ def facts(cfg: Any, **flags: Any) -> dict[str, Any]:
   """
   folder = pathlib.Path(__file__).parent
   code = {
-    str(path.relative_to(folder)): _short_hash(path.read_bytes())
+    str(path.relative_to(folder)): checksum.file_sha256(path)[:12]
     for path in sorted(folder.rglob("*.py"))
   }
   return {
@@ -222,7 +222,3 @@ def _list(numbers: list[int]) -> str:
   """'process 1' or 'processes 1, 3'."""
   shown = ", ".join(map(str, numbers[:8])) + (" …" if numbers[8:] else "")
   return f"{'process' if len(numbers) == 1 else 'processes'} {shown}"
-
-
-def _short_hash(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()[:12]

@@ -154,7 +154,10 @@ def main(folder, index):
   told["damaged"] = damaged(folder / "damaged", mesh, index)
   layout = jax.tree.map(lambda x: x.sharding, abstract(mesh))
   placed = processes.put(state(1), layout)
-  told["sums"] = [checksum.bits(placed.params), checksum.sha256(placed.params)]
+  told["sums"] = [
+    checksum.bits(placed.params),
+    checksum.sha256(trees.named(placed.params)),
+  ]
   (folder / f"{index}.json").write_text(json.dumps(told))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from magvit_jax import checkpoint, checksum, frozen_files, manifest
+from magvit_jax import tree as trees
 from magvit_jax.stages import TrainState
 
 # Orbax leaves coroutines behind when a read fails.
@@ -308,3 +309,21 @@ def test_a_full_disk_is_an_os_error_and_keeps_the_last_whole(tmp_path):
   (step, state), _ = restore(tmp_path)
   assert step == 1
   same(state, make_state(1))
+
+
+def test_hashes_are_those_that_old_runs_and_token_files_hold():
+  """Of commit 34eb2ca: fingerprints and workdir/frozen/sha256 are compared."""
+  tree = {
+    "a": {"k": np.arange(6, dtype=np.float32).reshape(2, 3)},
+    "b": jnp.arange(3, dtype=jnp.int32),
+    "s": np.float32(2),
+  }
+  assert checksum.fingerprint(tree) == "666accd1de3ed269"
+  found = checksum.sha256(trees.named(tree))
+  assert found.startswith("b191c44d25c31f30e393f1e81edadc1e")
+
+
+def test_arrays_of_any_dtype_have_a_hash():
+  ones = [jnp.ones(2, t) for t in (jnp.bfloat16, jnp.bool_, jnp.int8)]
+  hashes = {checksum.sha256({"x": x}) for x in (*ones, jnp.ones((0, 2)))}
+  assert len(hashes) == 4

@@ -14,6 +14,7 @@ import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
+from magvit_jax import checksum
 from magvit_jax.export import card, programs, read, write
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -113,7 +114,7 @@ def test_config_says_what_the_programs_take(folders):
   assert (about["clip"], about["grid"]) == ([5, 16, 16, 3], [3, 8, 8])
   assert about["config"]["stage"]["backbone"]["name"] == "causal3d"
   for name, noted in about["files"].items():
-    assert read.sha256(folders[1] / name) == noted["sha256"]
+    assert checksum.file_sha256(folders[1] / name) == noted["sha256"]
   # Whoever publishes it need not publish where the run was.
   assert "/home/somebody" not in (folders[1] / "config.json").read_text()
 
@@ -127,7 +128,7 @@ def test_the_card_says_what_the_run_says(folders):
   assert "| psnr | 20.5 dB" in own and "step 5" in own and "other wei" in own
   assert "| psnr | 21.5 dB" in other and "step 7" in other
   assert "other weights" not in other and "| psnr | 22.5 dB" in last
-  hashed = read.sha256(folders[1] / "params.safetensors")
+  hashed = checksum.file_sha256(folders[1] / "params.safetensors")
   assert f"sha256 `{hashed}`" in text
   bits = 3 * 64 * np.log2(4) * 2 / (5 * 256)
   assert f"| bits per pixel | {bits:.4g}," in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import api, evaluate, frozen, loop, manifest, registry
+from magvit_jax import checksum, evaluate, frozen, loop, manifest, registry
 from magvit_jax.cli import evaluate as verb
 
 
@@ -38,7 +38,7 @@ def test_the_run_measures_itself_beside_its_baselines(trained):
 def test_the_workdir_holds_all_that_is_needed(trained, tokenizer):
   folder, config = trained[0], config_of(trained[0])
   assert config["tokenizer"]["backbone"]["name"] == "causal3d"
-  assert config["tokenizer"]["fingerprint"] == api.fingerprint(
+  assert config["tokenizer"]["fingerprint"] == checksum.fingerprint(
     tiny.tokenizer_params()
   )
   assert config["clips"]["shape"] == list(tiny.SHAPE)

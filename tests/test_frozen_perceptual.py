@@ -13,6 +13,7 @@ import tiny_generator as tiny
 from magvit_jax import (
   api,
   checkpoint,
+  checksum,
   evaluate,
   frozen,
   frozen_files,
@@ -90,7 +91,7 @@ def test_the_config_names_the_weights_and_a_step_uses_them(trained):
   folder, path = trained
   saved = json.loads((folder / "config.json").read_text())["config"]
   _, arrays = frozen.resolve(config(path), folder)
-  mark = api.fingerprint(arrays["perceptual"])
+  mark = checksum.fingerprint(arrays["perceptual"])
   assert saved["stage"]["perceptual"]["fingerprint"] == mark
   stage = loop.make_parts(ml_collections.ConfigDict(saved)).stage
   state = jax.eval_shape(stage.init, jax.random.key(0), tiny.batch(), arrays)

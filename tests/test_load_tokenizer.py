@@ -11,7 +11,14 @@ from test_api import pixels
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax import api, checkpoint, token_file, tokenizers, workdir
+from magvit_jax import (
+  api,
+  checkpoint,
+  checksum,
+  token_file,
+  tokenizers,
+  workdir,
+)
 from magvit_jax.data import video_io, video_write
 from magvit_jax.stages import TrainState
 
@@ -66,7 +73,7 @@ def saved(folder, quantizer, backbone=STAGE["backbone"]):
 def test_it_holds_the_moving_average(run):
   folder, _, params = run
   tok = magvit_jax.load_tokenizer(folder)
-  assert tok.fingerprint == api.fingerprint(params)
+  assert tok.fingerprint == checksum.fingerprint(params)
   assert tok.strides == (4, 8, 8)
 
 

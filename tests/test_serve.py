@@ -11,7 +11,7 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import api, checkpoint, frozen, tokenizers, workdir
+from magvit_jax import checkpoint, checksum, frozen, tokenizers, workdir
 from magvit_jax.data import transforms, video_io
 from magvit_jax.metrics import psnr
 from magvit_jax.serve import edits, films, looks, markup, models, uploads
@@ -129,7 +129,7 @@ def test_a_tokenizer_alone_is_loaded(tmp_path):
   saver.close()
   ready = models.load(tmp_path)
   assert ready.generator is None and ready.shape == (9, 16, 24, 3)
-  assert ready.tokenizer.fingerprint == api.fingerprint(weights)
+  assert ready.tokenizer.fingerprint == checksum.fingerprint(weights)
   assert models.clip_shape(ready.tokenizer, {}) == (5, 64, 64, 3)
 
 

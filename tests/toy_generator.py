@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax import (
-  api,
   checkpoint,
+  checksum,
   frozen,
   frozen_files,
   registry,
@@ -102,7 +102,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
   net = token_net.make_net(**rest, **args)
   weights = drawn(frozen.abstract(net.tokenizer), 0)
-  config["tokenizer"]["fingerprint"] = api.fingerprint(weights)
+  config["tokenizer"]["fingerprint"] = checksum.fingerprint(weights)
   state = TrainState(
     step=jnp.asarray(4, jnp.int32),
     params={"gen": {"unused": jnp.zeros(())}},

@@ -28,6 +28,7 @@ import numpy as np
 
 from magvit_jax import (
   api,
+  checksum,
   evaluate,
   paths,
   registry,
@@ -174,7 +175,7 @@ def _records(
     files=tuple(source.files),
     shape=tuple(source.shape),
     sizes=sizes,
-    fingerprint=api.fingerprint(run.state.ema),
+    fingerprint=checksum.fingerprint(run.state.ema),
   )
 
 

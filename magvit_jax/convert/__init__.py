@@ -28,7 +28,6 @@ here.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -36,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import checksum, registry
 
 SHOWN = 3  # names that an error lists
 UNKNOWN = "not known"  # the sha256 of a file of which none was seen
@@ -197,8 +196,7 @@ def checksum_text(
 ) -> str:
   """One line on whether a file is the public one of its name."""
   path = pathlib.Path(path)
-  with path.open("rb") as file:
-    found = hashlib.file_digest(file, "sha256").hexdigest()
+  found = checksum.file_sha256(path)
   public = files.get(path.name)
   if public is None:
     return f"{path}: sha256 {found}; no public file has this name"

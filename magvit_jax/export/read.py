@@ -4,7 +4,6 @@ Both hold config.json and params.safetensors; an export says in config.json how
 it is laid out and what its files hash to, which is checked.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax import export as jax_export
 import magvit_jax
 from magvit_jax import (
   checkpoint,
+  checksum,
   export,
   paths,
   pretrained,
@@ -93,19 +93,13 @@ def check_file(folder: paths.Name, name: str) -> None:
       f"{path} is missing; copy the export again with all of its files"
     )
   noted = document(folder).get("files", {}).get(name)
-  found = sha256(path)
+  found = checksum.file_sha256(path)
   if noted is not None and noted["sha256"] != found:
     raise ValueError(
       f"{path} is cut off or altered: it has {path.stat().st_size} bytes and "
       f"the sha256 {found[:12]}…, and config.json says {noted['bytes']} and "
       f"{noted['sha256'][:12]}…; copy it again"
     )
-
-
-def sha256(path: paths.Path) -> str:
-  """The hexadecimal hash of a file."""
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:

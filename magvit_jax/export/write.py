@@ -13,8 +13,8 @@ import numpy as np
 
 import magvit_jax
 from magvit_jax import (
-  api,
   checkpoint,
+  checksum,
   export,
   frozen,
   paths,
@@ -215,7 +215,9 @@ def describe(
     "sizes": list(module.quantizer.sizes),
     "dtype": config["stage"]["dtype"],
     "weights": trees.count(weights),
-    "fingerprint": api.fingerprint(weights["tokenizer"] if made else weights),
+    "fingerprint": checksum.fingerprint(
+      weights["tokenizer"] if made else weights
+    ),
     "programs": exported,
     "config": workdir.normal(config),
   }
@@ -223,7 +225,10 @@ def describe(
     about["tasks"] = sorted(config["stage"]["tasks"])
     about["labels"] = list(config["clips"]["labels"])
   about["files"] = {
-    path.name: {"bytes": path.stat().st_size, "sha256": read.sha256(path)}
+    path.name: {
+      "bytes": path.stat().st_size,
+      "sha256": checksum.file_sha256(path),
+    }
     for path in sorted(folder.iterdir())
   }
   return about

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import api, evaluate, paths, registry, sampler, workdir
+from magvit_jax import (
+  checksum,
+  evaluate,
+  paths,
+  registry,
+  sampler,
+  workdir,
+)
 from magvit_jax.data import transforms
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report.made import Made, make
@@ -228,7 +235,7 @@ def look(run: evaluate.Run) -> Held:
     tuple(clip for _, clip in clips),
     tuple(counts),
     len(part),
-    api.fingerprint(run.state.ema),
+    checksum.fingerprint(run.state.ema),
   )
 
 
