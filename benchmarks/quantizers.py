@@ -13,6 +13,7 @@ be at most one code per token.
 """
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import time
@@ -122,7 +123,9 @@ def measure(
   for term in terms(registry.build("quantizers", quantizer)):
     own["weights"].setdefault(term, 0.02)
   source = registry.build("data", cfg.data, split="train")
-  with pipeline.train_batches(source, seed=0, batch=8) as batches:
+  with contextlib.closing(
+    pipeline.train_batches(source, seed=0, batch=8)
+  ) as batches:
     state, batch, times = train(own, batches, steps)
   rows = {name: judge(own, state, cfg.data)}
   if name == "continuous":

@@ -21,6 +21,7 @@ not 2 dB higher.
 """
 
 import argparse
+import contextlib
 import copy
 import importlib
 import json
@@ -144,7 +145,9 @@ def ours(cfg: Any, data: dict, args: argparse.Namespace) -> dict[str, float]:
   """Trains the config's stage by the clock and judges it."""
   steps = max(round(args.minutes * args.steps_per_minute), 1)
   cfg.stage.optim.warmup = min(cfg.stage.optim.warmup, steps // 4)
-  with pipeline.train_batches(data["train"], seed=0, batch=cfg.batch) as stream:
+  with contextlib.closing(
+    pipeline.train_batches(data["train"], seed=0, batch=cfg.batch)
+  ) as stream:
     batch = pipeline.arrays(next(stream))
     clock = Clock(args.minutes)
     stage = registry.build("stages", cfg.stage, steps=steps)
@@ -188,7 +191,7 @@ def peer(
   from magvit2_pytorch.optimizer import get_optimizer
 
   batches = pipeline.train_batches(data["train"], seed=0, batch=PEER_BATCH)
-  with batches as stream:
+  with contextlib.closing(batches) as stream:
     video = next(stream)["video"]
     clock = Clock(minutes)
     model = peer_model(data["train"].shape[1], width)

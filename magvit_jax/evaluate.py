@@ -4,6 +4,7 @@
 run ready for it, and for the report.
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +119,8 @@ def predictions(
     leave=False,
     disable=not progress,
   )
-  with bar, pipeline.eval_batches(source, batch=batch, rows=rows) as batches:
+  found = pipeline.eval_batches(source, batch=batch, rows=rows)
+  with bar, contextlib.closing(found) as batches:
     for host in batches:
       yield predict(state, put(pipeline.arrays(host)))
       bar.update(min(batch, len(source) - bar.n))

@@ -3,6 +3,7 @@
 `UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py` rewrites the texts.
 """
 
+import contextlib
 import inspect
 import json
 import os
@@ -148,7 +149,7 @@ def test_a_run_on_a_folder_gets_the_batches_that_are_traced(spec, folder):
     data.root = folder
   cfg.data.holdout = 0.4
   parts = loop.make_parts(cfg)
-  with joint.train_batches(
+  stream = joint.train_batches(
     parts.train,
     parts.images,
     seed=0,
@@ -156,8 +157,9 @@ def test_a_run_on_a_folder_gets_the_batches_that_are_traced(spec, folder):
     start=0,
     rows=slice,
     loader=dict(threads=0),
-  ) as batches:
-    batch = pipeline.arrays(next(batches))
+  )
+  with contextlib.closing(stream):
+    batch = pipeline.arrays(next(stream))
   wanted = shapes(spec, cfg)
   del wanted["index"]
   kinds = {k: (v.shape, v.dtype) for k, v in wanted.items()}

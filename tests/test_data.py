@@ -1,5 +1,6 @@
 """Sources and the pipeline: splits, purity, bad files, padding."""
 
+import contextlib
 import logging
 import pathlib
 import pickle
@@ -37,8 +38,10 @@ def source(root, split="train", **args):
 
 def batch_of(source, start=0, *, seed=1, batch=4, rows=None, threads=0):
   loader = {"threads": threads, "prefetch": 2}
-  with pipeline.train_batches(
-    source, seed=seed, batch=batch, start=start, rows=rows, loader=loader
+  with contextlib.closing(
+    pipeline.train_batches(
+      source, seed=seed, batch=batch, start=start, rows=rows, loader=loader
+    )
   ) as batches:
     return next(batches)
 
@@ -93,7 +96,9 @@ def test_crop_outside_is_refused():
 
 def test_batch_is_a_function_of_seed_and_step(three):
   train = source(three, flip=True)
-  with pipeline.train_batches(train, seed=1, batch=4, start=0) as batches:
+  with contextlib.closing(
+    pipeline.train_batches(train, seed=1, batch=4, start=0)
+  ) as batches:
     run = [next(batches) for _ in range(4)]
   assert_same(run[3], batch_of(train, 3))
   assert_same(run[3], batch_of(source(three, flip=True), 3, threads=2))
@@ -192,7 +197,7 @@ def test_hash_of_a_name_never_changes():
 def test_eval_list_is_covered_once_with_padding(three):
   held = source(three, "eval")
   assert len(held) == 7
-  with pipeline.eval_batches(held, batch=4) as batches:
+  with contextlib.closing(pipeline.eval_batches(held, batch=4)) as batches:
     got = list(batches)
   assert [b["valid"].tolist() for b in got] == [
     [True] * 4,
@@ -226,7 +231,9 @@ def test_unreadable_files_are_replaced_and_counted(spoilt, caplog):
   assert "text.mp4" in caplog.text
   assert len(train) == 4
   skipped, bad = 0, set()
-  with pipeline.train_batches(train, seed=0, batch=4) as batches:
+  with contextlib.closing(
+    pipeline.train_batches(train, seed=0, batch=4)
+  ) as batches:
     for _ in range(4):
       batch = next(batches)
       skipped += batch["skipped"].sum()

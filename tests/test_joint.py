@@ -1,5 +1,6 @@
 """Images beside clips: one stream, checked, resumable, trained on together."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -25,7 +26,7 @@ def take(start=0, share=(0, 1), images=True, source=None, **changes):
     rows=lambda count: slice(*(int(part * count) for part in share)),
     **{**SETTINGS, **changes},
   )
-  with stream:
+  with contextlib.closing(stream):
     return next(stream)
 
 

@@ -1,5 +1,7 @@
 """Bouncing digits: labels, splits, motion."""
 
+import contextlib
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -10,7 +12,9 @@ from magvit_jax.data import moving_digits, pipeline
 def test_digits_carry_their_label():
   train = moving_digits.Source("train", frames=4, size=(24, 32))
   held = moving_digits.Source("eval", frames=4, size=(24, 32), eval_clips=20)
-  with pipeline.train_batches(train, seed=0, batch=64) as batches:
+  with contextlib.closing(
+    pipeline.train_batches(train, seed=0, batch=64)
+  ) as batches:
     batch = next(batches)
   assert set(batch["label"]) <= set(range(10)) and len(set(batch["label"])) > 6
   assert batch["video"].shape == (64, 4, 24, 32, 3)

@@ -1,5 +1,7 @@
 """Records of tokens: written by `encode --split`, read as a source."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -80,9 +82,9 @@ def test_they_hold_the_ids_of_condition_clips_that_tasks_need(folder):
   pixels = moving_digits.Source(
     "eval", frames=tiny.SHAPE[0], size=tiny.SHAPE[1:3], eval_clips=4
   )
-  with pipeline.eval_batches(held, batch=4) as batches:
+  with contextlib.closing(pipeline.eval_batches(held, batch=4)) as batches:
     stored = pipeline.arrays(next(batches))
-  with pipeline.eval_batches(pixels, batch=4) as batches:
+  with contextlib.closing(pipeline.eval_batches(pixels, batch=4)) as batches:
     videos = pipeline.arrays(next(batches))
   net = token_net.make_net(
     tokenizer=tiny.TOKENIZER,
@@ -130,13 +132,17 @@ def test_a_source_of_records_makes_batches(folder):
   train = source(folder)
   assert len(train) == 5
   loader = dict(threads=0, prefetch=1)
-  with pipeline.train_batches(train, seed=0, batch=2, loader=loader) as batches:
+  with contextlib.closing(
+    pipeline.train_batches(train, seed=0, batch=2, loader=loader)
+  ) as batches:
     batch = next(batches)
   assert batch["ids"].dtype == np.int32
   assert batch["ids"].shape == (2, *train.ids_shape)
   assert "video" not in batch
   held = source(folder, "eval")
-  with pipeline.eval_batches(held, batch=3, loader=loader) as batches:
+  with contextlib.closing(
+    pipeline.eval_batches(held, batch=3, loader=loader)
+  ) as batches:
     rows = list(batches)
   assert [row["valid"].tolist() for row in rows] == [[True] * 3, [True, 0, 0]]
   assert rows[1]["index"].tolist() == [3, 4, 5]

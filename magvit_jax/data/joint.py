@@ -8,14 +8,17 @@ A config asks for it with `images = dict(batch=…, data=dict(name=…, …))`, 
 `data` is any source of single frames, as large as those of the clips.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
+import grain
 import numpy as np
 
 from magvit_jax import registry
 from magvit_jax.data import pipeline
 
+Batches = grain.DatasetIterator | Generator[dict[str, Any]]
 _STREAM = 1  # mixed into the seed: images draw other numbers than clips
 
 
@@ -81,7 +84,7 @@ def train_batches(
   start: int,
   rows: Callable[[int], slice],
   loader: Mapping[str, int],
-) -> pipeline.Batches:
+) -> Batches:
   """`pipeline.train_batches`, with 'image' if there are images.
 
   Args:
@@ -94,7 +97,8 @@ def train_batches(
     loader: see `pipeline.train_batches`, for either of the two.
 
   Returns:
-    Batches; 'skipped' and 'bad' are of clips and images.
+    An iterator of batches with a `close`; 'skipped' and 'bad' are of clips and
+    images.
   """
   clips = pipeline.train_batches(
     source,
@@ -114,7 +118,7 @@ def train_batches(
     rows=rows(images.batch),
     loader=loader,
   )
-  return pipeline.Batches(_Beside(clips, other))
+  return _with_images(clips, other)
 
 
 def _other(seed: int) -> int:
@@ -123,21 +127,13 @@ def _other(seed: int) -> int:
   return int(mixed)
 
 
-class _Beside:
-  """An iterator of batches of clips with images."""
-
-  def __init__(self, clips: pipeline.Batches, images: pipeline.Batches):
-    self._clips, self._images = clips, images
-
-  def __next__(self) -> dict[str, Any]:
-    batch, images = next(self._clips), next(self._images)
-    return {
-      **batch,
-      "image": images["video"],
-      "skipped": np.concatenate([batch["skipped"], images["skipped"]]),
-      "bad": [*batch["bad"], *images["bad"]],
-    }
-
-  def close(self) -> None:
-    self._clips.close()
-    self._images.close()
+def _with_images(clips: Batches, images: Batches) -> Batches:
+  """Batches of clips that hold those of images, too."""
+  with contextlib.closing(clips), contextlib.closing(images):
+    for batch, more in zip(clips, images, strict=True):
+      yield {
+        **batch,
+        "image": more["video"],
+        "skipped": np.concatenate([batch["skipped"], more["skipped"]]),
+        "bad": [*batch["bad"], *more["bad"]],
+      }

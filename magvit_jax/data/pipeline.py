@@ -8,7 +8,7 @@ rows, reads the same stream.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import grain
@@ -113,29 +113,6 @@ class FixedList:
     return {**_example(clip, bad), "valid": np.bool_(False)}
 
 
-class Batches:
-  """An iterator of batches that can, and should, be closed."""
-
-  def __init__(self, iterator: Iterator[dict[str, Any]]):
-    self._iterator = iterator
-
-  def __iter__(self) -> "Batches":
-    return self
-
-  def __next__(self) -> dict[str, Any]:
-    return next(self._iterator)
-
-  def __enter__(self) -> "Batches":
-    return self
-
-  def __exit__(self, *_) -> None:
-    self.close()
-
-  def close(self) -> None:
-    """Stops the threads that read ahead."""
-    self._iterator.close()
-
-
 def train_batches(
   source: Any,
   *,
@@ -144,7 +121,7 @@ def train_batches(
   start: int = 0,
   rows: slice | None = None,
   loader: Mapping[str, int] | None = None,
-) -> Batches:
+) -> grain.DatasetIterator:
   """Endless training batches, from batch `start` on.
 
   Args:
@@ -157,7 +134,8 @@ def train_batches(
       and batches they may be ahead.
 
   Returns:
-    A closable iterator of dicts: 'video' float32 [b t h w 3] in [-1, 1] (or
+    An iterator, whose `close` stops the threads that read ahead
+    (`contextlib.closing`), of dicts: 'video' float32 [b t h w 3] in [-1, 1] (or
     'ids' int32 [b T H W f], where the source holds tokens, with those of its
     condition clips), 'label' and 'file'
     int32 [b], 'valid' bool [b], 'skipped' int32 [b] (unreadable clips that were
@@ -180,7 +158,7 @@ def eval_batches(
   batch: int,
   rows: slice | None = None,
   loader: Mapping[str, int] | None = None,
-) -> Batches:
+) -> grain.DatasetIterator:
   """The fixed list of a source, each clip once; see `train_batches`.
 
   The last batch is padded; 'valid' is False in padded rows and in those
@@ -220,7 +198,9 @@ def _rows(batch: int, rows: slice | None) -> range:
   return own
 
 
-def _batches(items: Stream | FixedList, loader) -> Batches:
+def _batches(
+  items: Stream | FixedList, loader: Mapping[str, int] | None
+) -> grain.DatasetIterator:
   settings = {**LOADER, **(loader or {})}
   options = grain.ReadOptions(
     num_threads=settings["threads"],
@@ -228,7 +208,7 @@ def _batches(items: Stream | FixedList, loader) -> Batches:
   )
   data = grain.MapDataset.source(items)
   data = data.batch(len(items.rows), drop_remainder=True, batch_fn=_stack)
-  return Batches(iter(data.to_iter_dataset(options)))
+  return iter(data.to_iter_dataset(options))
 
 
 def blank(source: Any) -> dict[str, np.ndarray]:
