@@ -45,7 +45,7 @@ def compare(folder: pathlib.Path, batch: int, rounds: int) -> None:
   stage = about["config"]["stage"]
   module = tokenizers.build_tokenizer(stage)
   arrays = pretrained.read(folder / PARAMS)[0]
-  tree = read.weights(folder, programs.abstract(about["config"]), None)
+  tree = read.weights(folder, programs.weight_shapes(about["config"]), None)
   params = jax.device_put(arrays)
   rng = np.random.default_rng(0)
   x = rng.uniform(-1, 1, (batch, *about["clip"])).astype(np.float32)

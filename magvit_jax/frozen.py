@@ -69,7 +69,7 @@ def _resolve_tokenizer(
     stage = saved["tokenizer"]
   else:
     stage = _tokenizer_stage(source)
-    wanted = abstract(tokenizers.build_tokenizer(stage))
+    wanted = tokenizers.abstract(tokenizers.build_tokenizer(stage))
     params = read.weights(source, wanted, None)
   own = {part: stage[part] for part in PARTS}
   own["fingerprint"] = checksum.fingerprint(params)
@@ -180,18 +180,12 @@ def shapes(config: Mapping[str, Any]) -> PyTree:
   """Shapes of the frozen arrays of a resolved config, read from no file."""
   config = registry.plain(config)
   if "tokenizer" in config:
-    return {
-      "tokenizer": abstract(tokenizers.build_tokenizer(config["tokenizer"]))
-    }
+    module = tokenizers.build_tokenizer(config["tokenizer"])
+    return {"tokenizer": tokenizers.abstract(module)}
   own = _perceptual(config)
   if own:
     return {"perceptual": perceptual.build(own, jnp.float32).abstract()}
   return {}
-
-
-def abstract(module: Any) -> PyTree:
-  """Shapes of the weights of a `Tokenizer`."""
-  return tokenizers.abstract(module)
 
 
 def _tokenizer_stage(source: str) -> dict[str, Any]:

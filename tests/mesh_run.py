@@ -15,7 +15,7 @@ import test_stage_tokenizer
 import tiny_generator
 import toy_loop
 
-from magvit_jax import frozen, loop, processes, sharding, tokenizers
+from magvit_jax import loop, processes, sharding, tokenizers
 from magvit_jax import tree as trees
 
 # LLVM's optimisation is most of a compilation, and of no use here.
@@ -78,7 +78,7 @@ def generator():
   optim = dict(name="adamw", lr=1e-2, eps=1e-3, warmup=1, clip=1.0)
   stage = tiny_generator.stage(optim=optim)
   module = tokenizers.build_tokenizer(tiny_generator.TOKENIZER)
-  arrays = drawn({"tokenizer": frozen.abstract(module)})
+  arrays = drawn({"tokenizer": tokenizers.abstract(module)})
   # Of seed 0 one latent is 2e-7: which id it becomes depends on the sums.
   return stage, arrays, tiny_generator.batch(BATCH, seed=1)
 

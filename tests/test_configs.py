@@ -184,7 +184,7 @@ def stage_of(spec, cfg, batch):
     classes=3,
   )
   module = tokenizers.build_tokenizer(tokenizer)
-  return stage, {"tokenizer": frozen.abstract(module)}
+  return stage, {"tokenizer": tokenizers.abstract(module)}
 
 
 def check_step(stage, state, batch, key):

@@ -83,7 +83,7 @@ def test_each_platform_gets_its_own_form(monkeypatch):
   monkeypatch.setattr("magvit_jax.nn.conv.WORTH", 0)
   stage = {**tiny_generator.tokenizer_stage(), "dtype": "auto"}
   config = {"stage": stage, "data": {"frames": 5, "size": (16, 16)}}
-  shapes = programs.abstract(config)
+  shapes = programs.weight_shapes(config)
   encode = programs.programs(config)["encode"]
   texts = {
     p: programs.export("encode", encode, shapes, (p,)).mlir_module()

@@ -21,6 +21,7 @@ from magvit_jax import (
   pretrained,
   registry,
   sharding,
+  tokenizers,
   workdir,
 )
 from magvit_jax import tree as trees
@@ -76,7 +77,7 @@ def trained(tmp_path_factory):
   frozen_files.save(folder, arrays)
   ema = jax.tree.map(
     lambda x: jnp.ones(x.shape, x.dtype),
-    frozen.abstract(build_tokenizer(tiny.TOKENIZER)),
+    tokenizers.abstract(build_tokenizer(tiny.TOKENIZER)),
   )
   bad = {"bad": jnp.zeros((), jnp.int32)}
   state = TrainState(jnp.int32(1), {"gen": ema}, {}, ema, arrays, bad)

@@ -15,6 +15,7 @@ from magvit_jax import (
   frozen,
   frozen_files,
   registry,
+  tokenizers,
   workdir,
 )
 from magvit_jax.stages import TrainState, token_net
@@ -101,7 +102,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   args = frozen.stage_args(config)
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
   net = token_net.make_net(**rest, **args)
-  weights = drawn(frozen.abstract(net.tokenizer), 0)
+  weights = drawn(tokenizers.abstract(net.tokenizer), 0)
   config["tokenizer"]["fingerprint"] = checksum.fingerprint(weights)
   state = TrainState(
     step=jnp.asarray(4, jnp.int32),

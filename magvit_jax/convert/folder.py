@@ -18,7 +18,6 @@ from magvit_jax import (
   export,
   paths,
   pretrained,
-  registry,
   tokenizers,
   workdir,
 )
@@ -32,11 +31,6 @@ Arrays = Mapping[str, np.ndarray]
 Stage = Mapping[str, Any]
 
 
-def abstract(stage: Stage) -> PyTree:
-  """Shapes of the weights of the tokenizer of a stage."""
-  return tokenizers.abstract(tokenizers.build_tokenizer(registry.plain(stage)))
-
-
 def public_shapes(
   source: types.ModuleType, stage: Stage
 ) -> dict[str, jax.ShapeDtypeStruct]:
@@ -44,7 +38,9 @@ def public_shapes(
   zero = np.zeros((), np.float32)
   ours = {
     name: np.broadcast_to(zero, leaf.shape)
-    for name, leaf in trees.named(abstract(stage)).items()
+    for name, leaf in trees.named(
+      tokenizers.abstract(tokenizers.build_tokenizer(stage))
+    ).items()
   }
   return {
     name: jax.ShapeDtypeStruct(array.shape, array.dtype)
@@ -70,7 +66,11 @@ def to_ours(
   stage = model.config["stage"]
   state = source.select(state)
   state = pretrained.fit(state, public_shapes(source, stage), what)
-  return pretrained.fit(source.convert(state, stage), abstract(stage), what)
+  return pretrained.fit(
+    source.convert(state, stage),
+    tokenizers.abstract(tokenizers.build_tokenizer(stage)),
+    what,
+  )
 
 
 def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
@@ -106,5 +106,7 @@ def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; only "
       "those of the stage 'tokenizer' have a public layout"
     )
-  params = reader.weights(folder, abstract(stage), None)
+  params = reader.weights(
+    folder, tokenizers.abstract(tokenizers.build_tokenizer(stage)), None
+  )
   return stage, {k: np.asarray(v) for k, v in trees.named(params).items()}

@@ -21,7 +21,7 @@ import numpy as np
 from magvit_jax import convert as converting
 from magvit_jax import tokenizers
 from magvit_jax import tree as trees
-from magvit_jax.convert import Change, Model, TwoWays, folder
+from magvit_jax.convert import Change, Model, TwoWays
 
 FILES = {}
 # Where the weights lie in a checkpoint, best first: the last is of old ones.
@@ -84,7 +84,7 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays of the official tree -> those of cnn3d and vq."""
-  ours = trees.named(folder.abstract(stage))
+  ours = trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
   return converting.rename(state, names(ours, stage))
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
+from magvit_jax import tokenizers
 from magvit_jax import tree as trees
-from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile, folder
+from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile
 
 FILES = {
   "video_128_262144.ckpt": PublicFile(
@@ -86,7 +87,10 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays of the state_dict -> those of the backbone open_magvit2."""
-  return converting.rename(state, names(trees.named(folder.abstract(stage))))
+  return converting.rename(
+    state,
+    names(trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))),
+  )
 
 
 def public(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
+from magvit_jax import tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.convert import (
   UNKNOWN,
@@ -19,7 +20,6 @@ from magvit_jax.convert import (
   Model,
   PublicFile,
   TwoWays,
-  folder,
 )
 
 HUB = "https://huggingface.co/microsoft/VidTok/resolve/main/checkpoints/"
@@ -86,7 +86,7 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays by their public names -> those of the backbone 'vidtok'."""
-  ours = trees.named(folder.abstract(stage))
+  ours = trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
   return converting.rename(state, names(ours))
 
 

@@ -46,7 +46,7 @@ class Program(NamedTuple):
   arguments: dict[str, jax.ShapeDtypeStruct]
 
 
-def abstract(config: Config) -> PyTree:
+def weight_shapes(config: Config) -> PyTree:
   """Shapes of all weights of the model of a config.
 
   Args:
@@ -65,7 +65,7 @@ def programs(config: Config) -> dict[str, Program]:
   Raises:
     ValueError: a tokenizer without ids.
   """
-  weights = abstract(config)
+  weights = weight_shapes(config)
   if config["stage"]["name"] == "tokenizer":
     stage, t = config["stage"], config["data"]["frames"]
     h, w = config["data"]["size"]
@@ -102,7 +102,7 @@ def export(
   Args:
     name: of the program, for errors of those who call it.
     program: see `programs`.
-    weights: shapes, as `abstract` gives them.
+    weights: shapes, as `weight_shapes` gives them.
     platforms: keys of PLATFORMS.
   """
   branches = {p: _traced_for(PLATFORMS[p], program.make) for p in platforms}

@@ -139,7 +139,7 @@ def load(
   folder: paths.Name, config: Mapping[str, Any], step: int | None
 ) -> PyTree:
   """All weights of the model, as programs.abstract says."""
-  abstract = programs.abstract(config)
+  abstract = programs.weight_shapes(config)
   if config["stage"]["name"] == "tokenizer":
     return read.weights(folder, abstract, step)
   return sampler.load_weights(folder, config, abstract["generator"], step)
@@ -161,7 +161,7 @@ def save_programs(
   folder: pathlib.Path, config: Mapping[str, Any], platforms: Sequence[str]
 ) -> dict[str, Any]:
   """Traces and writes every program; returns what each takes and gives."""
-  shapes, found = programs.abstract(config), {}
+  shapes, found = programs.weight_shapes(config), {}
   for name, program in programs.programs(config).items():
     exported = programs.export(name, program, shapes, platforms)
     file = export.program_file(name)
