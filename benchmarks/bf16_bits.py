@@ -64,11 +64,10 @@ def drawn(args: argparse.Namespace):
   import jax
   import jax.numpy as jnp
 
-  from magvit_jax import tokenizers
-  from magvit_jax.cli import train
+  from magvit_jax import run_config, tokenizers
 
-  stage = registry.plain(train.load_config(args.source).stage)
-  data = registry.plain(train.load_config("tokenizer/clips").data)
+  stage = registry.plain(run_config.load_config(args.source).stage)
+  data = registry.plain(run_config.load_config("tokenizer/clips").data)
   data |= dict(frames=args.frames, size=(args.size,) * 2)
   source = registry.build("data", data, split="eval")
   tokenizer = tokenizers.build_tokenizer(stage)

@@ -62,10 +62,10 @@ def main() -> int:
 
 def measure(args: argparse.Namespace, point: dict[str, int]) -> dict:
   """Plans one point and, if it is small, runs it here."""
-  from magvit_jax.cli import train
+  from magvit_jax import run_config
   from magvit_jax.planner import chips, plan, programs
 
-  cfg = train.load_config(args.config)
+  cfg = run_config.load_config(args.config)
   cfg.data.frames = point["frames"]
   cfg.data.size = (point["size"], point["size"])
   cfg = programs.resolve(cfg, args.config, "")

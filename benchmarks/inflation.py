@@ -15,8 +15,7 @@ import json
 import pathlib
 import tempfile
 
-from magvit_jax import loop
-from magvit_jax.cli import train
+from magvit_jax import loop, run_config
 
 NETS = {
   "last": dict(name="causal3d", down="conv", up="depth", pad="replicate"),
@@ -27,7 +26,7 @@ NETS = {
 
 def config(how: str, steps: int, image: bool):
   """A tokenizer of 16x16 digits with 4x4 pixels per token."""
-  cfg = train.load_config("tokenizer/moving_digits")
+  cfg = run_config.load_config("tokenizer/moving_digits")
   time = 1 if image else 2
   del cfg.stage.backbone
   cfg.stage.backbone = dict(

@@ -31,8 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from magvit_jax import checkpoint, loop, writer
-from magvit_jax.configs import common
+from magvit_jax import checkpoint, loop, run_config, writer
 from magvit_jax.stages import Stage, TrainState
 
 STEPS = 24
@@ -98,7 +97,7 @@ def predict(state, batch):
 
 def train(folder):
   """One start of the run in `folder`; returns when it is done."""
-  cfg = common.base()
+  cfg = run_config.base()
   cfg.steps, cfg.batch = STEPS, 2
   cfg.stage = dict(name="kill_test")
   cfg.data = dict(name="noise")

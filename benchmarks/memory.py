@@ -67,10 +67,9 @@ def measure(
   import jax.numpy as jnp
   import numpy as np
 
-  from magvit_jax import api, tokenizers
-  from magvit_jax.cli import train
+  from magvit_jax import api, run_config, tokenizers
 
-  stage = train.load_config(config).stage
+  stage = run_config.load_config(config).stage
   if width:
     stage.backbone.width = width
   tokenizer = tokenizers.build_tokenizer(stage)

@@ -73,11 +73,11 @@ def shipped() -> list[str]:
 
 def one(name: str, text: str) -> dict:
   """The plan of a config's train step on a topology."""
-  from magvit_jax.cli import train
+  from magvit_jax import run_config
   from magvit_jax.planner import chips, plan, programs
 
   topology = chips.parse(text)
-  cfg = programs.resolve(train.load_config(name), name, "")
+  cfg = programs.resolve(run_config.load_config(name), name, "")
   parts = programs.batch_parts(cfg, topology)
   if cfg.batch % parts:
     programs.set_batch(cfg, topology, max(1, cfg.batch // parts))

@@ -20,8 +20,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry, sharding, tokenizers
-from magvit_jax.cli import train
+from magvit_jax import registry, run_config, sharding, tokenizers
 from magvit_jax.losses import reconstruction
 from magvit_jax.nn import conv, pairs, target_platform
 from magvit_jax.planner import chips, cost, flops, programs
@@ -74,7 +73,7 @@ def main() -> int:
 
 def trace(flags, topology):
   """A `jax.stages.Traced` of the loss and its gradients."""
-  cfg = train.load_config(flags.config)
+  cfg = run_config.load_config(flags.config)
   if flags.remat:
     cfg.stage.backbone.remat = flags.remat
   mesh = sharding.make_mesh(data=1, devices=compiling.devices(topology))

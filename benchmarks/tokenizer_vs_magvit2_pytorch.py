@@ -36,8 +36,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import evaluate, registry
-from magvit_jax.cli import train as training
+from magvit_jax import evaluate, registry, run_config
 from magvit_jax.data import pipeline
 
 TARGET = 2.0  # dB
@@ -68,7 +67,7 @@ def main() -> int:
   args = parse()
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
   jax.config.update("jax_enable_compilation_cache", False)
-  cfg = training.load_config(args.config)
+  cfg = run_config.load_config(args.config)
   data = {
     split: registry.build("data", cfg.data, split=split)
     for split in ("train", "eval")

@@ -16,6 +16,7 @@ tokenizer.
 from collections.abc import Mapping
 from typing import Any
 
+from magvit_jax import run_config
 from magvit_jax.configs import common
 
 SIZES = ("B", "L", "smoke")
@@ -63,7 +64,7 @@ def config(
     sampling: changes to common.sampling.
   """
   small = size == "smoke"
-  cfg = common.base()
+  cfg = run_config.base()
   cfg.batch = 256
   cfg.steps = clips // cfg.batch * epochs["B" if small else size]
   cfg.mesh.data, cfg.mesh.fsdp = (1, -1) if size == "L" else (-1, 1)

@@ -1,6 +1,5 @@
 """What configs share: the argument after the colon, and the usual defaults."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -38,39 +37,6 @@ def parse_arg(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
       )
     chosen[key] = value
   return chosen
-
-
-def base() -> ConfigDict:
-  """The keys that every config has, without stage and data."""
-  cfg = ConfigDict()
-  cfg.seed = 0
-  cfg.loader = dict(threads=2, prefetch=4)
-  cfg.mesh = dict(data=-1, fsdp=1, context=1, tensor=1)
-  cfg.init_from = ""
-  cfg.inflate = "none"
-  cfg.log = dict(every=20)
-  cfg.watch = dict(
-    stall_seconds=300.0,  # without progress, before it is told; 0 for never
-    compile_seconds=1800.0,  # in place of that, while programs are compiled
-    spike=6.0,  # robust deviations that make a loss a spike; 0 for never
-  )
-  return cfg
-
-
-def complete(cfg: Any) -> ConfigDict:
-  """A config with the keys of `base` that it lacks, at their defaults.
-
-  Configs from before a key was added mean the same as with its default.
-  """
-  return ConfigDict(_filled(ConfigDict(cfg).to_dict(), base().to_dict()))
-
-
-def _filled(cfg: Any, defaults: Any) -> Any:
-  """`cfg` over `defaults`, in the order of `cfg`."""
-  if not (isinstance(cfg, Mapping) and isinstance(defaults, Mapping)):
-    return cfg
-  own = {k: _filled(v, defaults.get(k)) for k, v in cfg.items()}
-  return own | {k: v for k, v in defaults.items() if k not in cfg}
 
 
 def tokenizer_eval(**overrides: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from magvit_jax import (
   processes,
   profiling,
   registry,
+  run_config,
   sharding,
   signals,
   space,
@@ -38,7 +39,6 @@ from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
-from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
@@ -101,7 +101,7 @@ def run(
     incidents.NonFiniteError: three non-finite steps in a row.
     ValueError, OSError, KeyError, TypeError: a wrong config, workdir or data.
   """
-  cfg = common.complete(cfg)
+  cfg = run_config.complete(cfg)
   _check_counts(cfg)
   watch.check(cfg.watch)
   warmstart.check(cfg)

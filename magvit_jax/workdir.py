@@ -16,8 +16,7 @@ from typing import Any
 
 import jax
 
-from magvit_jax import paths, registry
-from magvit_jax.configs import common
+from magvit_jax import paths, registry, run_config
 from magvit_jax.types import PyTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -78,7 +77,7 @@ def diff(a: Any, b: Any) -> list[str]:
 
 def _changes(old: Any, new: Any) -> list[str]:
   """`diff`, where a key that one of them lacks has its default."""
-  return diff(common.complete(old), common.complete(new))
+  return diff(run_config.complete(old), run_config.complete(new))
 
 
 def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:

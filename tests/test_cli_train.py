@@ -4,8 +4,7 @@ import ml_collections
 import pytest
 
 from magvit_jax import __main__ as command
-from magvit_jax import incidents, loop
-from magvit_jax.cli import train
+from magvit_jax import incidents, loop, run_config
 
 CONFIG = """
 import ml_collections
@@ -122,11 +121,11 @@ def test_config_names_are_found_and_suggested(tmp_path, monkeypatch):
   folder = tmp_path / "configs"
   (folder / "tokenizer").mkdir(parents=True)
   (folder / "tokenizer" / "toy.py").write_text(CONFIG)
-  monkeypatch.setattr(train, "_config_folders", lambda: [folder])
-  assert train.load_config("tokenizer/toy").kind == "small"
-  assert train.load_config("tokenizer/toy:b").kind == "b"
+  monkeypatch.setattr(run_config, "_config_folders", lambda: [folder])
+  assert run_config.load_config("tokenizer/toy").kind == "small"
+  assert run_config.load_config("tokenizer/toy:b").kind == "b"
   with pytest.raises(FileNotFoundError, match="did you mean 'tokenizer/toy'"):
-    train.load_config("tokenizer/toi")
+    run_config.load_config("tokenizer/toi")
 
 
 def test_verbs_are_the_files_and_a_wrong_one_is_told_the_near_one(capsys):
@@ -148,5 +147,5 @@ def test_none_valued_keys_take_any_value():
   cfg = ml_collections.ConfigDict(
     {"x": ml_collections.config_dict.placeholder(int)}
   )
-  train.override(cfg, ["--config.x=3"])
+  run_config.override(cfg, ["--config.x=3"])
   assert cfg.x == 3

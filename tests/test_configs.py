@@ -15,8 +15,15 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from magvit_jax import configs, frozen, loop, registry, tokenizers, workdir
-from magvit_jax.cli import train
+from magvit_jax import (
+  configs,
+  frozen,
+  loop,
+  registry,
+  run_config,
+  tokenizers,
+  workdir,
+)
 from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.stages import token_net
@@ -41,7 +48,7 @@ def variants(name):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(common, "parse_arg", note)
-    train.load_config(name)
+    run_config.load_config(name)
   # The first call is its own, others are of configs that it starts from.
   offered = calls[0].items() if calls else ()
   others = [f"{k}={v}" for k, values in offered for v in values[1:]]
@@ -81,7 +88,7 @@ def test_there_are_configs_and_they_say_how_to_run_them():
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_resolved_text_is_golden(spec):
-  cfg = workdir.normal(train.load_config(spec))
+  cfg = workdir.normal(run_config.load_config(spec))
   text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
   path = GOLDEN / f"{spec.replace('/', '-').replace(':', '-')}.json"
   if os.environ.get("UPDATE_GOLDEN"):
@@ -106,7 +113,9 @@ def tokenizer_of(spec):
   known = [n.removeprefix("tokenizer/") for n in NAMES if n[0] == "t"]
   own = max((n for n in known if name.startswith(n)), key=len)
   shared = arg.startswith(("size=", "model="))
-  return train.load_config(f"tokenizer/{own}" + (f":{arg}" if shared else ""))
+  return run_config.load_config(
+    f"tokenizer/{own}" + (f":{arg}" if shared else "")
+  )
 
 
 def shapes(spec, cfg):
@@ -135,7 +144,9 @@ def folder(tmp_path_factory):
   return str(root)
 
 
-FOLDERS = [n for n in NAMES if train.load_config(n).data.name == "video_folder"]
+FOLDERS = [
+  n for n in NAMES if run_config.load_config(n).data.name == "video_folder"
+]
 FOLDERS = [n for n in FOLDERS if n.startswith("tokenizer/")]
 
 
@@ -144,7 +155,7 @@ FOLDERS = [n for n in FOLDERS if n.startswith("tokenizer/")]
   [*(f"{n}:smoke" for n in FOLDERS), "tokenizer/k600:smoke,images=folder"],
 )
 def test_a_run_on_a_folder_gets_the_batches_that_are_traced(spec, folder):
-  cfg = train.load_config(spec)
+  cfg = run_config.load_config(spec)
   for data in [cfg.data, *([cfg.images.data] if "images" in cfg else [])]:
     data.root = folder
   cfg.data.holdout = 0.4
@@ -201,7 +212,7 @@ def check_step(stage, state, batch, key):
 
 @pytest.mark.parametrize("spec", TRACED)
 def test_init_step_and_predict_trace_at_full_size(spec):
-  cfg = train.load_config(spec)
+  cfg = run_config.load_config(spec)
   batch = shapes(spec, cfg)
   stage, arrays = stage_of(spec, cfg, batch)
   if cfg.data.name == "token_records":
@@ -231,7 +242,7 @@ def test_init_step_and_predict_trace_at_full_size(spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_components_and_metrics_take_what_a_config_gives_them(spec):
-  cfg = registry.plain(train.load_config(spec))
+  cfg = registry.plain(run_config.load_config(spec))
   groups = [("stages", cfg["stage"]), ("data", cfg["data"])]
   groups += [("data", cfg["images"]["data"])] if "images" in cfg else []
   for family, group in groups:
@@ -244,7 +255,7 @@ def test_components_and_metrics_take_what_a_config_gives_them(spec):
 
 def test_the_quickstart_spends_at_most_a_tenth_of_a_bit_per_pixel():
   for spec in ("tokenizer/clips", "tokenizer/clips:quantizer=fsq"):
-    cfg = train.load_config(spec)
+    cfg = run_config.load_config(spec)
     stage = registry.build("stages", cfg.stage, steps=cfg.steps)
     t, (h, w) = cfg.data.frames, cfg.data.size
     tokens = np.prod(stage.context["latent_shape"](t, h, w)[:-1])
@@ -263,11 +274,11 @@ def test_the_quickstart_spends_at_most_a_tenth_of_a_bit_per_pixel():
 )
 def test_wrong_config_arguments_are_told_what_is_offered(arg, words):
   with pytest.raises(ValueError) as error:
-    train.load_config(f"tokenizer/clips:{arg}")
+    run_config.load_config(f"tokenizer/clips:{arg}")
   assert words in str(error.value)
 
 
 def test_config_arguments_go_with_or_without_their_key_in_any_order():
-  a = train.load_config("tokenizer/clips:smoke,fsq")
-  b = train.load_config("tokenizer/clips:quantizer=fsq,size=smoke")
+  a = run_config.load_config("tokenizer/clips:smoke,fsq")
+  b = run_config.load_config("tokenizer/clips:quantizer=fsq,size=smoke")
   assert a == b and a.stage.quantizer.name == "fsq" and a.steps == 4

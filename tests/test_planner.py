@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from magvit_jax import sharding
+from magvit_jax import run_config, sharding
 from magvit_jax.cli import plan as verb
-from magvit_jax.cli import train
 from magvit_jax.planner import chips, flops, plan, programs, search, text
 from magvit_jax.planner import compile as compiling
 
@@ -27,7 +26,7 @@ def mesh():
 
 
 def config(spec="tokenizer/clips:smoke"):
-  return programs.resolve(train.load_config(spec), spec, "")
+  return programs.resolve(run_config.load_config(spec), spec, "")
 
 
 def without_a_pod(patch):
@@ -156,7 +155,7 @@ def test_a_batch_that_the_mesh_does_not_divide():
 
 
 def test_a_generator_needs_a_tokenizer():
-  cfg = train.load_config("generator/clips:smoke")
+  cfg = run_config.load_config("generator/clips:smoke")
   cfg.tokenizer.workdir = "/nowhere"
   with pytest.raises(ValueError, match="--tokenizer=tokenizer/NAME"):
     programs.resolve(cfg, "/my/own.py", "")

@@ -16,6 +16,7 @@ position, where the unigram has 11.3 (bash launch/quickstart.sh).
 Argument: `smoke` (a tiny net, a few steps: for tests).
 """
 
+from magvit_jax import run_config
 from magvit_jax.configs import common
 from magvit_jax.configs.tokenizer import clips
 
@@ -23,7 +24,7 @@ from magvit_jax.configs.tokenizer import clips
 def get_config(arg: str | None = None) -> common.ConfigDict:
   """Config of the quickstart's generator."""
   choice = common.parse_arg(arg, size=("full", "smoke"))
-  cfg = common.base()
+  cfg = run_config.base()
   cfg.steps = 500
   cfg.batch = 16
   cfg.tokenizer = dict(workdir="runs/quickstart/tokenizer", fingerprint="")

@@ -12,6 +12,7 @@ a small discriminator with R1 and LeCAM, whose game begins at step 200), `smoke`
 (a tiny net, a few steps: for tests).
 """
 
+from magvit_jax import run_config
 from magvit_jax.configs import common
 
 QUANTIZERS = {
@@ -34,7 +35,7 @@ def get_config(arg: str | None = None) -> common.ConfigDict:
     losses=("plain", "gan"),
     size=("full", "smoke"),
   )
-  cfg = common.base()
+  cfg = run_config.base()
   cfg.steps = 1000
   cfg.batch = 8
   cfg.stage = dict(

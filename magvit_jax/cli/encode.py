@@ -32,11 +32,11 @@ from magvit_jax import (
   evaluate,
   paths,
   registry,
+  run_config,
   token_file,
   tokenizers,
 )
 from magvit_jax.cli import _codec_flags as codec_flags
-from magvit_jax.cli import train
 from magvit_jax.data import token_records, video_io
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
@@ -113,7 +113,9 @@ def _encode_split(args: argparse.Namespace) -> int:
   """Writes records of the data that the tokenizer's run names."""
   tasks = {}
   if args.tasks:
-    tasks = registry.plain(train.load_config(args.tasks).stage).get("tasks")
+    tasks = registry.plain(run_config.load_config(args.tasks).stage).get(
+      "tasks"
+    )
     if not tasks:
       raise ValueError(
         f"--tasks={args.tasks} has no stage.tasks; give the config of a "

@@ -16,7 +16,7 @@ import json
 import pathlib
 from typing import Any
 
-from magvit_jax.cli import train
+from magvit_jax import run_config
 from magvit_jax.planner import chips, plan, programs, search, text
 
 
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
   old = _read(flags.against) if flags.against else None
   if flags.json:
     _check_writable(flags.json)
-  cfg = train.load_config(flags.config)
-  train.override(cfg, rest)
+  cfg = run_config.load_config(flags.config)
+  run_config.override(cfg, rest)
   cfg = programs.resolve(cfg, flags.config, flags.tokenizer, flags.classes)
   if flags.search:
     rows = search.run(cfg, topology, flags.program, flags.config, say=_say)

@@ -115,7 +115,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
   """
   if "tokenizer" not in cfg:
     return cfg
-  from magvit_jax.cli import train as configs
+  from magvit_jax import run_config
 
   folder = pathlib.Path(cfg.tokenizer.workdir)
   if not tokenizer and (folder / "config.json").exists():
@@ -128,7 +128,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
         "one; name its config with --tokenizer=tokenizer/NAME"
       )
     tokenizer = tokenizer or f"tokenizer/{name.removesuffix('.py')}"
-    source = configs.load_config(tokenizer)
+    source = run_config.load_config(tokenizer)
   source, plain = registry.plain(source), registry.plain(cfg)
   own = {part: source["stage"][part] for part in freezing.PARTS}
   plain["tokenizer"] = {**plain["tokenizer"], **own}
