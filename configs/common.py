@@ -4,7 +4,7 @@ from typing import Any
 
 import ml_collections
 
-from magvit_jax.registry import suggest
+from magvit_jax.messages import suggest
 
 ConfigDict = ml_collections.ConfigDict
 

@@ -9,18 +9,7 @@ import sys
 
 from absl import logging
 
-from magvit_jax import registry
-
-# What a wrong flag, config, file or disk raises: one line, not a traceback.
-USER_ERRORS = (
-  ValueError,
-  OSError,
-  TypeError,
-  KeyError,
-  AttributeError,
-  FloatingPointError,
-)
-
+from magvit_jax import messages
 
 # libtpu, which `plan` needs, tells everybody at length that it finds no TPU.
 NO_TPU = {
@@ -44,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
   verb, *rest = argv
   if verb not in found:
-    near = registry.suggest(verb, found)
+    near = messages.suggest(verb, found)
     print(
       f"error: there is no verb {verb!r}{near}\n{_usage(found)}",
       file=sys.stderr,
@@ -58,10 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     return module.main(rest)
   except KeyboardInterrupt:
     return 130
-  except USER_ERRORS as error:
+  except messages.USER_ERRORS as error:
     if debug:
       raise
-    print(f"error: {text(error)}", file=sys.stderr)
+    print(f"error: {messages.text(error)}", file=sys.stderr)
     return 2
 
 
@@ -88,14 +77,6 @@ def _usage(found: dict[str, str]) -> str:
       "VERB --help shows its flags and an example; --debug shows tracebacks.",
     ]
   )
-
-
-def text(error: Exception) -> str:
-  """What of an error is shown, in one line if it has one."""
-  # str of a KeyError is the repr of its message, with quotes around it.
-  if isinstance(error, KeyError) and len(error.args) == 1:
-    return str(error.args[0])
-  return str(error) or type(error).__name__
 
 
 if __name__ == "__main__":

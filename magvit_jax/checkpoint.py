@@ -24,7 +24,7 @@ from orbax.checkpoint import v1 as ocp
 
 from magvit_jax import checksum, manifest, paths, spool
 from magvit_jax import tree as trees
-from magvit_jax.registry import suggest
+from magvit_jax.messages import suggest
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
 

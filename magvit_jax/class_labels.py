@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 
 Label = int | str
 
@@ -48,5 +48,5 @@ def number(label: Label, names: Sequence[str]) -> int:
   )
   raise ValueError(
     f"the checkpoint knows no label {label!r}"
-    f"{registry.suggest(text, names)}; it was trained with {known}"
+    f"{messages.suggest(text, names)}; it was trained with {known}"
   )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import editing, registry
+from magvit_jax import editing, messages
 from magvit_jax.decoding import maskgit
 from magvit_jax.stages import futures, token_net
 from magvit_jax.stages.token_net import Net
@@ -174,7 +174,7 @@ class Completer:
     for name in changes:
       if name not in fields:
         raise TypeError(
-          f"decoding takes no {name!r}{registry.suggest(name, fields)}; it "
+          f"decoding takes no {name!r}{messages.suggest(name, fields)}; it "
           f"takes {', '.join(fields)}"
         )
     return dataclasses.replace(self.method, **changes)

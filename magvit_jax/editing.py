@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.data import transforms
 from magvit_jax.tasks import Tables, free_mask
 from magvit_jax.tasks import tables as task_tables
@@ -55,7 +55,7 @@ def by_task(model: Model, name: str, video: Any = None) -> Prompt:
   if name not in model.tasks:
     raise ValueError(
       f"the checkpoint was not trained for the task {name!r}"
-      f"{registry.suggest(name, model.tasks)}; {_trained(model)}"
+      f"{messages.suggest(name, model.tasks)}; {_trained(model)}"
     )
   own = model.tasks[name]
   if not own.seen.any():

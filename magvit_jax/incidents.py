@@ -18,8 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import alive, paths, spikes
-from magvit_jax.data import listing
+from magvit_jax import alive, messages, paths, spikes
 
 MAX_BAD = 3  # non-finite steps in a row that stop a run
 NAMED = 64  # files that a row names at most
@@ -123,7 +122,7 @@ class Incidents:
       self._say(
         f"step {step}: {term} is {spike.value:.4g}, {times:.3g} times its "
         f"usual {spike.usual:.4g} ({spike.deviations:.0f} deviations); its "
-        f"clips are of {listing.some(names)}. If it comes down again, nothing "
+        f"clips are of {messages.some(names)}. If it comes down again, nothing "
         "is to be done; where such spikes are many, look at these clips, set "
         "--config.stage.optim.clip, or lower --config.stage.optim.lr"
       )
@@ -152,7 +151,7 @@ class Incidents:
     self._names |= dict.fromkeys(names)
     named = ", ".join(self._names) or "a gradient"
     held = self._files(clips)
-    files = listing.some(held)
+    files = messages.some(held)
     self.note(step, "non_finite", terms=names, row=row, files=held[:NAMED])
     self.tell(
       f"step {step} was not applied: not finite: {named}; its clips are of "

@@ -20,8 +20,7 @@ from typing import NoReturn
 import jax
 from jax._src import distributed  # the service has no public name
 
-from magvit_jax import __main__ as command
-from magvit_jax import clusters, processes
+from magvit_jax import clusters, messages, processes
 
 PATIENCE = 300  # seconds until all processes have come
 HEARTBEAT = 30  # seconds of silence after which JAX ends the others
@@ -196,8 +195,8 @@ def _leave(error: BaseException) -> NoReturn:
     found = _failed(patience=2 * POLL)
     text = found[0] if found else _lost(error)
     _exit(found[1] if found else 1, f"{processes.title()}{text}")
-  if isinstance(error, command.USER_ERRORS):
-    text = command.text(error)
+  if isinstance(error, messages.USER_ERRORS):
+    text = messages.text(error)
     _exit(2, f"{processes.title()}{text}", tell=text)
   traceback.print_exception(error)
   text = f"{type(error).__name__}: {_one_line(error)}"

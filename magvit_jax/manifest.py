@@ -18,8 +18,7 @@ from typing import Any
 
 import tensorstore as ts
 
-from magvit_jax import paths, processes
-from magvit_jax.data import listing
+from magvit_jax import messages, paths, processes
 
 NAME = "manifest.json"
 PIECE = 2**20  # bytes
@@ -172,7 +171,7 @@ def _held(
   except Exception:
     found = []
   arrays = list(dict.fromkeys(found))
-  return f" (of {listing.some(arrays, LISTED)})" if arrays else ""
+  return f" (of {messages.some(arrays, LISTED)})" if arrays else ""
 
 
 def _index(item: paths.Path) -> Iterator[tuple[str, str, int, int]]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax import tree as trees
 from magvit_jax.types import Array, PyTree
 
@@ -54,7 +54,7 @@ def make_schedule(
   Raises:
     ValueError: unknown `schedule`, or a warm-up longer than the run.
   """
-  registry.check_choice("optim.schedule", schedule, SHAPES)
+  messages.check_choice("optim.schedule", schedule, SHAPES)
   if not 0 <= warmup <= steps:
     raise ValueError(
       f"optim.warmup is {warmup}; it must lie between 0 and the {steps} steps "
@@ -101,7 +101,7 @@ def make(
   Raises:
     ValueError: a choice that does not exist or does not fit.
   """
-  registry.check_choice("optim.name", name, ("adam", "adamw"))
+  messages.check_choice("optim.name", name, ("adam", "adamw"))
   if name == "adam" and weight_decay:
     raise ValueError(
       f"optim.weight_decay is {weight_decay} but optim.name is 'adam', which "

@@ -6,7 +6,6 @@ see `add_folder`.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import inspect
@@ -17,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+
+from magvit_jax import messages
 
 SYMBOLS = {
   "quantizers": "Quantizer",
@@ -104,7 +105,7 @@ def load(family: str, name: str) -> Any:
   known = names(family)
   if name not in known:
     raise KeyError(
-      f"{family} has no {name!r}{suggest(name, known)}; "
+      f"{family} has no {name!r}{messages.suggest(name, known)}; "
       f"there are {', '.join(known)}"
     )
   module = importlib.import_module(f"magvit_jax.{family}.{name}")
@@ -138,7 +139,8 @@ def build(family: str, cfg: Mapping[str, Any], **extra: Any) -> Any:
       )
     if key not in allowed:
       raise TypeError(
-        f"{family}/{name} takes no argument {key!r}{suggest(key, allowed)}; "
+        f"{family}/{name} takes no argument {key!r}"
+        f"{messages.suggest(key, allowed)}; "
         f"it takes {', '.join(allowed)}"
       )
   return factory(**args, **extra)
@@ -161,18 +163,3 @@ def plain(cfg: Any) -> Any:
   if isinstance(cfg, (list, tuple)):
     return tuple(plain(value) for value in cfg)
   return cfg
-
-
-def check_choice(name: str, value: str, known: Any) -> None:
-  """ValueError unless `value`, of the argument `name`, is one of `known`."""
-  if value not in known:
-    raise ValueError(
-      f"{name} is {value!r}{suggest(value, known)}; it is one of "
-      f"{', '.join(known)}"
-    )
-
-
-def suggest(word: str, known: Any) -> str:
-  """' (did you mean X?)' for the nearest known word, or nothing."""
-  near = difflib.get_close_matches(word, list(known), n=1)
-  return f" (did you mean {near[0]!r}?)" if near else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from magvit_jax import registry
+from magvit_jax import messages, registry
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
@@ -64,7 +64,7 @@ def _set(cfg: ml_collections.ConfigDict, key: str, text: str) -> None:
       known = list(node.keys()) if inside else []
       holds = f"it has {', '.join(sorted(known))}" if known else "it is a value"
       raise KeyError(
-        f"{where} has no key {part!r}{registry.suggest(part, known)}; {holds}"
+        f"{where} has no key {part!r}{messages.suggest(part, known)}; {holds}"
       )
     if depth < len(folders):
       node = node[part]
@@ -124,7 +124,7 @@ def _config_path(name: str) -> pathlib.Path:
   )
   raise FileNotFoundError(
     f"config {name!r} is neither a file nor a name"
-    f"{registry.suggest(name, known)}; the names are {', '.join(known)}"
+    f"{messages.suggest(name, known)}; the names are {', '.join(known)}"
   )
 
 

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
-from magvit_jax import inflation, paths, registry, sharding
+from magvit_jax import inflation, messages, paths, registry, sharding
 from magvit_jax import tree as trees
-from magvit_jax.data import listing
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
 
@@ -50,7 +49,7 @@ def check(cfg: Any) -> None:
       which another is meant.
   """
   how = cfg.inflate
-  registry.check_choice("inflate", how, CHOICES)
+  messages.check_choice("inflate", how, CHOICES)
   if how == "none":
     return
   if not cfg.init_from or "backbone" not in cfg.stage:
@@ -88,7 +87,7 @@ def match(path: str, state: TrainState, how: str = "none") -> Match:
   fresh = trees.named(state.ema)
   both, shapes = _compare(saved, fresh, how)
   if shapes and how != "none":
-    wrong = listing.some(shapes, LISTED)
+    wrong = messages.some(shapes, LISTED)
     raise ValueError(
       f"init_from={path}: inflate={how} cannot take {wrong}. "
       "Only the time of a kernel may grow, from 1, and under 'last' the "
@@ -176,7 +175,7 @@ def _discriminator(
   if len(both) == len(fresh):
     return both, [f"  and its discriminator: {len(both)} of {len(fresh)}"]
   missing = [f"{name} is not there" for name in fresh if name not in saved]
-  reason = listing.some([*shapes, *missing], 1)
+  reason = messages.some([*shapes, *missing], 1)
   return {}, [f"  its discriminator starts anew: {reason}"]
 
 
@@ -229,4 +228,4 @@ def _nest(flat: dict[str, Any]) -> PyTree:
 
 
 def _line(title: str, names: list[str]) -> list[str]:
-  return [f"  {title}: {listing.some(names, LISTED)}"] if names else []
+  return [f"  {title}: {messages.some(names, LISTED)}"] if names else []

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from magvit_jax import paths, registry, run_config
+from magvit_jax import messages, paths, registry, run_config
 from magvit_jax.types import PyTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
@@ -93,7 +93,7 @@ def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:
     ValueError: unknown `resume`, or another config under 'auto'.
     FileExistsError: the folder holds a run under 'never'.
   """
-  registry.check_choice("--resume", resume, MODES)
+  messages.check_choice("--resume", resume, MODES)
   folder = paths.place(workdir)
   if not (folder / "config.json").exists():
     if any((folder / "checkpoints").glob("[0-9]*")):

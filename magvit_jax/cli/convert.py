@@ -20,7 +20,7 @@ import pathlib
 import types
 
 from magvit_jax import convert as converting
-from magvit_jax import pretrained, registry, token_file
+from magvit_jax import messages, pretrained, registry, token_file
 from magvit_jax import tree as trees
 from magvit_jax.convert import folder, reading
 from magvit_jax.export import write as exporting
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
       "leave it out"
     )
   if models:
-    registry.check_choice("--model", args.model, models)
+    messages.check_choice("--model", args.model, models)
     _to_tokenizer(args, source)
   else:
     _to_net(args, source)

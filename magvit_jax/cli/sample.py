@@ -31,8 +31,8 @@ import numpy as np
 from magvit_jax import (
   editing,
   long_video,
+  messages,
   paths,
-  registry,
   sampler,
   token_file,
 )
@@ -211,7 +211,7 @@ def _kind(gen: Any, task: str) -> str:
   known = [*gen.tasks, *verbs]
   raise ValueError(
     f"the checkpoint was not trained for --task={task}"
-    f"{registry.suggest(task, known)}; its tasks are {', '.join(gen.tasks)}, "
+    f"{messages.suggest(task, known)}; its tasks are {', '.join(gen.tasks)}, "
     f"and the verbs {', '.join(verbs)} find one of them"
   )
 

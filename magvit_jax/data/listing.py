@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from magvit_jax import paths
 from magvit_jax.data import video_io
@@ -81,10 +81,3 @@ def label_of(
   """Index of a file's class; 0 for files beside the class folders."""
   folder, *rest = path.relative_to(root).parts
   return labels.index(folder) if rest else 0
-
-
-def some(items: Iterable[str], limit: int = 5) -> str:
-  """The first few, and how many more there are."""
-  items = list(items)
-  more = f" and {len(items) - limit} more" if len(items) > limit else ""
-  return ", ".join(items[:limit]) + more

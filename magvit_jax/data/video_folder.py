@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from magvit_jax import paths
+from magvit_jax import messages, paths
 from magvit_jax.data import listing, transforms, video_io
 
 BY_HASH_FROM = 20  # files
@@ -234,7 +234,7 @@ class Source:
         len(parts),
         self.split,
         self.span,
-        listing.some(
+        messages.some(
           f"{self._name(p.path)} ({p.end - p.begin})" for p in short
         ),
       )
@@ -247,7 +247,7 @@ class Source:
       f"{self.root}: no file is long enough for {self.split}: a clip of "
       f"frames={self.frames} at stride={self.stride} spans {self.span} frames,"
       f" but the {self.split} parts (holdout={self.holdout}) of its "
-      f"{len(parts)} files have {listing.some(found)}; use longer or more "
+      f"{len(parts)} files have {messages.some(found)}; use longer or more "
       "videos, fewer frames, a smaller stride or another holdout"
     )
 

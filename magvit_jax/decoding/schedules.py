@@ -11,7 +11,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.types import Array
 
 FLOOR = 1e-6  # also what cos(pi / 2) comes to, which float32 makes negative
@@ -75,7 +75,7 @@ def gamma(name: str, r: Array, n: Array, xp=jnp) -> Array:
 
 def check(name: str) -> None:
   """Raises ValueError for a schedule that does not exist."""
-  registry.check_choice("schedule", name, SCHEDULES)
+  messages.check_choice("schedule", name, SCHEDULES)
 
 
 def counts(name: str, n: int, steps: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks, resample
 from magvit_jax.nn.conv import Conv
 from magvit_jax.tokenizers.levels import Strides
@@ -105,8 +105,8 @@ class Discriminator(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    registry.check_choice("stylegan: pool", self.pool, resample.POOLS)
-    registry.check_choice("stylegan: remat", self.remat, blocks.REMAT)
+    messages.check_choice("stylegan: pool", self.pool, resample.POOLS)
+    messages.check_choice("stylegan: remat", self.remat, blocks.REMAT)
 
   @nn.compact
   def __call__(self, video: Array) -> Array:

@@ -1,6 +1,6 @@
 """Clips that could not be read and were replaced by the next ones."""
 
-from magvit_jax.data import listing
+from magvit_jax import messages
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 
@@ -20,7 +20,7 @@ def check(run: Run) -> list[Finding]:
   )
   which = "see 'unreadable' in the output of the run"
   if names:
-    which = f"incidents.jsonl names {len(names)}: {listing.some(names)}"
+    which = f"incidents.jsonl names {len(names)}: {messages.some(names)}"
   share = skipped / (run.step * run.config["batch"])
   return [
     Finding(

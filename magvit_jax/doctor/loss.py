@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from magvit_jax.data import listing
+from magvit_jax import messages
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run, ends
 
@@ -131,7 +131,7 @@ def _spikes(run: Run) -> list[Finding]:
     f"{shown})"
   )
   if files := guilty(run):
-    what += f", each in a batch with clips of {listing.some(files)}"
+    what += f", each in a batch with clips of {messages.some(files)}"
     cure = f"look at these files; then {cure}"
   return [Finding("loss", "warn" if many else "note", what, cure)]
 

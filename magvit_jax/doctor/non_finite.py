@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magvit_jax import incidents
-from magvit_jax.data import listing
+from magvit_jax import incidents, messages
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.losses import reconstruction
@@ -70,7 +69,7 @@ def check(run: Run) -> list[Finding]:
 def _clips(run: Run, step: int) -> str:
   rows = [row for row in run.told("non_finite") if row["step"] == step]
   files = sorted({name for row in rows for name in row["files"]})
-  return f"; its clips are of {listing.some(files)}" if files else ""
+  return f"; its clips are of {messages.some(files)}" if files else ""
 
 
 def earliest(names: list[str]) -> tuple[Place, list[str]]:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from magvit_jax import watch
-from magvit_jax.data import listing
+from magvit_jax import messages, watch
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.doctor.sessions import last_session
@@ -62,7 +61,7 @@ def _now(run: Run) -> list[Finding]:
 def _files(run: Run, part: str) -> str:
   rows = [row for row in run.told("stall") if row["part"] == part]
   files = sorted({name for row in rows for name in row["files"]})
-  return f", reading {listing.some(files)}" if files else ""
+  return f", reading {messages.some(files)}" if files else ""
 
 
 def _seconds(run: Run) -> float:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import frozen, registry, tokenizers
+from magvit_jax import frozen, messages, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.decoding import maskgit
 from magvit_jax.nn import target_platform
@@ -120,7 +120,7 @@ def export(
 def check_platforms(platforms: Sequence[str]) -> None:
   """ValueError for an unknown platform, one given twice, or none."""
   for platform in platforms:
-    registry.check_choice("--platforms", platform, PLATFORMS)
+    messages.check_choice("--platforms", platform, PLATFORMS)
   if not platforms or len(set(platforms)) < len(platforms):
     raise ValueError(
       f"--platforms={','.join(platforms)}: name each platform once, and at "

@@ -15,6 +15,7 @@ from magvit_jax import (
   checkpoint,
   checksum,
   export,
+  messages,
   paths,
   pretrained,
   registry,
@@ -114,7 +115,7 @@ def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
     ValueError: the export has no such program, it was altered, or it was not
       made for the platform of this process.
   """
-  registry.check_choice("program", name, document(folder).get("programs", {}))
+  messages.check_choice("program", name, document(folder).get("programs", {}))
   file = export.program_file(name)
   check_file(folder, file)
   data = (paths.place(folder) / file).read_bytes()

@@ -17,9 +17,9 @@ from magvit_jax import (
   checksum,
   export,
   frozen,
+  messages,
   paths,
   pretrained,
-  registry,
   sampler,
   tokenizers,
   workdir,
@@ -102,9 +102,9 @@ def network(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
     dtype: replaces those of its parts, unless it is None.
   """
   stage = config["stage"]
-  registry.check_choice("the stage of the workdir", stage["name"], STAGES)
+  messages.check_choice("the stage of the workdir", stage["name"], STAGES)
   if dtype is not None:
-    registry.check_choice("--dtype", dtype, DTYPES)
+    messages.check_choice("--dtype", dtype, DTYPES)
   change = {} if dtype is None else {"dtype": dtype}
   if stage["name"] == "tokenizer":
     keep = ("name", *frozen.PARTS)

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry, tokenizers, transformers
+from magvit_jax import messages, tokenizers, transformers
 from magvit_jax.decoding import maskgit, sampling, schedules
 from magvit_jax.decoding.maskgit import MaskGIT
 from magvit_jax.generators import Generator
@@ -83,7 +83,7 @@ def make(
   _check(sizes, grid, classes, tasks, condition)
   if loss == "auto":
     loss = "mask" if condition == "hard" else "all"
-  registry.check_choice("masked: loss", loss, LOSSES)
+  messages.check_choice("masked: loss", loss, LOSSES)
   schedules.check(schedule)
   for name, share in dict(
     label_dropout=label_dropout, smoothing=smoothing
@@ -345,7 +345,7 @@ def _check(sizes, grid, classes, tasks, condition) -> None:
       f"masked: classes is {classes} and tasks {tasks}; there are 0 or more "
       "classes and at least 1 task"
     )
-  registry.check_choice("masked: condition", condition, CONDITIONS)
+  messages.check_choice("masked: condition", condition, CONDITIONS)
 
 
 TINY = dict(

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from magvit_jax.registry import arguments, suggest
+from magvit_jax.messages import suggest
+from magvit_jax.registry import arguments
 from magvit_jax.types import Array
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages, registry
 from magvit_jax.types import Array, PyTree
 
 # (params, x [n h w 3], y) -> float32 [n]
@@ -62,7 +62,7 @@ def build(cfg: Mapping[str, Any], dtype: Any) -> Perceptual | None:
   """
   args = registry.plain(cfg)
   name = args.pop("name")
-  registry.check_choice("perceptual.name", name, ("none", *LOSSES))
+  messages.check_choice("perceptual.name", name, ("none", *LOSSES))
   if name == "none":
     return None
   args = {k: v for k, v in args.items() if k not in ("weights", "fingerprint")}

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.types import Array
 
 ORIGINS = ("torchvision", "flax")
@@ -60,7 +60,7 @@ class Net(nn.Module):
   @nn.compact
   def __call__(self, frames: Array) -> Array:
     """float32 logits [n classes] of frames [n h w 3] in [-1,1]."""
-    registry.check_choice("resnet50.origin", self.origin, ORIGINS)
+    messages.check_choice("resnet50.origin", self.origin, ORIGINS)
     x = (frames + 1) / 2
     if self.origin == "torchvision":
       x = (x - MEAN) / STD

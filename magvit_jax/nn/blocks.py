@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import norm as norms
 from magvit_jax.nn.conv import CausalConv, CausalDepthwise
 from magvit_jax.nn.layer import Carry
@@ -104,5 +104,5 @@ BLOCKS = {"residual": Residual, "mixer": Mixer}
 
 def find(name: str) -> type[nn.Module]:
   """A block by its name in a config."""
-  registry.check_choice("block", name, BLOCKS)
+  messages.check_choice("block", name, BLOCKS)
   return BLOCKS[name]

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 
-from magvit_jax import registry, sharding
+from magvit_jax import messages, sharding
 from magvit_jax.nn import conv_frames, pairs, target_platform
 from magvit_jax.nn.layer import Carry
 from magvit_jax.types import Array, known
@@ -252,4 +252,4 @@ class CausalDepthwise(nn.Module):
 
 def check_pad(pad: str) -> None:
   """ValueError for a padding that does not exist."""
-  registry.check_choice("pad", pad, PADS)
+  messages.check_choice("pad", pad, PADS)

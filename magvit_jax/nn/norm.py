@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.types import Array
 
 MOMENTS = "moments"  # their name for jax.checkpoint: small, and dear to make
@@ -149,5 +149,5 @@ NORMS = {"frame_group": FrameGroupNorm, "position": PositionNorm}
 
 def make(name: str) -> nn.Module:
   """A norm by its name in a config."""
-  registry.check_choice("norm", name, NORMS)
+  messages.check_choice("norm", name, NORMS)
   return NORMS[name]()

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import kept
 from magvit_jax.types import Array, Key
 
@@ -65,4 +65,4 @@ def check(name: str, width: int, heads: int, dropout: float, remat: str):
     )
   if not 0.0 <= dropout < 1.0:
     raise ValueError(f"{name}: dropout is {dropout}; it must lie in [0, 1)")
-  registry.check_choice(f"{name}: remat", remat, REMAT)
+  messages.check_choice(f"{name}: remat", remat, REMAT)

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import re
 
-from magvit_jax.registry import suggest
+from magvit_jax.messages import suggest
 
 GIB = 2**30
 

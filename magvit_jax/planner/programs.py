@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from magvit_jax import frozen as freezing
-from magvit_jax import loop, registry, sharding, tokenizers, workdir
+from magvit_jax import loop, messages, registry, sharding, tokenizers, workdir
 from magvit_jax.nn import target_platform
 from magvit_jax.planner.chips import Topology
 from magvit_jax.stages import Stage, TrainState, token_net
@@ -79,7 +79,7 @@ def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
     if name not in known:
       raise KeyError(
         f"--program={name}: the stage {cfg.stage.name!r} has no such program"
-        f"{registry.suggest(name, known)}; it has {', '.join(known)}"
+        f"{messages.suggest(name, known)}; it has {', '.join(known)}"
       )
     rows = abstract_batch(cfg, name, batch, mesh)
     state = abstract_state(cfg, stage, rows, mesh)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.quantizers import Base, Quantized
 from magvit_jax.types import Array, Key
 
@@ -48,7 +48,7 @@ class Quantizer(Base):
       raise ValueError(
         f"continuous: width is {self.width}; it must be positive"
       )
-    registry.check_choice("continuous: form", self.form, FORMS)
+    messages.check_choice("continuous: form", self.form, FORMS)
 
   @property
   def dim(self) -> int:

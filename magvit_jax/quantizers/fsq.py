@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.losses import entropy
 from magvit_jax.quantizers import Base, Quantized, check_ids, ste
 from magvit_jax.types import Array, Key
@@ -206,7 +206,7 @@ class Quantizer(Base):
     ]
 
   def _check_levels(self) -> None:
-    registry.check_choice("fsq: form", self.form, BOUNDS)
+    messages.check_choice("fsq: form", self.form, BOUNDS)
     least = 3 if self.form == "tanh" else 2
     if not self.levels or min(self.levels) < least:
       raise ValueError(

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.quantizers import Base, Quantized, check_ids, nested
 from magvit_jax.types import Array, Key, PyTree
 
@@ -112,7 +112,7 @@ class Quantizer(Base):
     super().__post_init__()
     nested.check_share("multiscale", "dropout", self.dropout)
     nested.build_discrete("multiscale", self.base)
-    registry.check_choice("multiscale: resize", self.resize, RESIZES)
+    messages.check_choice("multiscale: resize", self.resize, RESIZES)
     ranks = {len(scale) for scale in self.scales}
     steps = zip(self.scales, self.scales[1:], strict=False)
     grows = all(

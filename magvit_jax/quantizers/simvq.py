@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
 from magvit_jax.types import Array, Key
 
@@ -37,7 +37,7 @@ class Quantizer(codebook.Codebook):
     codebook.check_least("simvq", 2, size=self.size)
     codebook.check_least("simvq", 1, width=self.width)
     codebook.check_least("simvq", 0, frozen_dim=self.frozen_dim)
-    registry.check_choice("simvq: gradient", self.gradient, codebook.GRADIENTS)
+    messages.check_choice("simvq: gradient", self.gradient, codebook.GRADIENTS)
 
   def setup(self):
     inner = self.frozen_dim or self.width

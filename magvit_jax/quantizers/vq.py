@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.quantizers import Quantized, check_ids, codebook, ste
 from magvit_jax.types import Array, Key, PyTree
 
@@ -69,8 +69,8 @@ class Quantizer(codebook.Codebook):
     codebook.check_least("vq", 2, size=self.size)
     codebook.check_least("vq", 1, width=self.width)
     codebook.check_least("vq", 0, code_dim=self.code_dim, kmeans=self.kmeans)
-    registry.check_choice("vq: learn", self.learn, ("ema", "gradient"))
-    registry.check_choice("vq: gradient", self.gradient, codebook.GRADIENTS)
+    messages.check_choice("vq: learn", self.learn, ("ema", "gradient"))
+    messages.check_choice("vq: gradient", self.gradient, codebook.GRADIENTS)
     if not 0 <= self.decay < 1 or not 0 <= self.restart < 1:
       raise ValueError(
         f"vq: decay is {self.decay} and restart {self.restart}; both must lie "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing, registry
+from magvit_jax import editing, messages
 from magvit_jax.data import transforms
 from magvit_jax.report import steps
 from magvit_jax.serve import uploads
@@ -104,7 +104,7 @@ def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
   Raises:
     ValueError: a wish that does not fit the checkpoint or the clip.
   """
-  registry.check_choice("task", wish.task, tuple(choices(gen)))
+  messages.check_choice("task", wish.task, tuple(choices(gen)))
   if not 1 <= wish.num <= MOST:
     raise ValueError(f"samples is {wish.num}; it must be 1 to {MOST}")
   video = _part(gen, clip, wish) if reads_clip(gen, wish.task) else None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax import tree as trees
 from magvit_jax.losses import adversarial
 from magvit_jax.types import Array, PyTree
@@ -54,7 +54,7 @@ class Adversarial:
 
   def __post_init__(self):
     group = "stage.adversarial."
-    check = registry.check_choice
+    check = messages.check_choice
     check(f"{group}loss", self.loss, adversarial.LOSSES)
     check(f"{group}weight", self.weight, WEIGHTS)
     check(f"{group}updates", self.updates, UPDATES)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import losses, optim, registry
+from magvit_jax import losses, messages, optim
 from magvit_jax.decoding import maskgit
 from magvit_jax.stages import (
   Stage,
@@ -100,7 +100,7 @@ class _Training:
   ):
     self.net: Net = net
     self.weights, self.ema = weights, ema
-    registry.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    messages.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
     self.param_dtype = param_dtype
     self.accumulate: int = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)

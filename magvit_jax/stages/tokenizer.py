@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import losses, optim, registry, tokenizers
+from magvit_jax import losses, messages, optim, registry, tokenizers
 from magvit_jax.losses import perceptual as perceptions
 from magvit_jax.stages import (
   Stage,
@@ -126,7 +126,7 @@ class _Training:
     adversarial: Mapping[str, Any] | None = None,
     perceptual: Any = None,
   ):
-    registry.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    messages.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
     self.module, self.ema = module, ema
     self.weights, self.ramps = weights, ramps
     self.param_dtype, self.accumulate = param_dtype, accumulate

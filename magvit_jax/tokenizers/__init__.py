@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages, registry
 from magvit_jax.nn import target_platform
 from magvit_jax.nn.layer import Carry
 from magvit_jax.quantizers import Quantized
@@ -106,7 +106,7 @@ def build_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer:
 
 def compute_dtype(name: str) -> Any:
   """'float32', 'bfloat16', or 'auto': bfloat16 on TPU and GPU."""
-  registry.check_choice("stage.dtype", name, ("auto", "float32", "bfloat16"))
+  messages.check_choice("stage.dtype", name, ("auto", "float32", "bfloat16"))
   if name == "auto":
     name = "float32" if target_platform.current() == "cpu" else "bfloat16"
   return jnp.dtype(name)

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks
 from magvit_jax.nn import norm as norms
 from magvit_jax.nn.conv import CausalConv
@@ -215,11 +215,11 @@ class Backbone(CausalBackbone):
   def __post_init__(self):
     super().__post_init__()
     check_levels("causal3d", self.multipliers, self.strides)
-    registry.check_choice("down", self.down, DOWNS)
-    registry.check_choice("up", self.up, UPS)
+    messages.check_choice("down", self.down, DOWNS)
+    messages.check_choice("up", self.up, UPS)
     check_kernel(self.kernel, self.strides)
     blocks.find(self.block)
-    registry.check_choice("causal3d: remat", self.remat, REMAT)
+    messages.check_choice("causal3d: remat", self.remat, REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))

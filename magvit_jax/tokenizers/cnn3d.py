@@ -14,7 +14,7 @@ frame, so a clip has to be coded at once. With `kernel=(1, 3, 3)` and strides of
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks, pairs
 from magvit_jax.nn.conv import Conv
 from magvit_jax.nn.group_norm import ClipGroupNorm
@@ -164,8 +164,8 @@ class Backbone(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_levels("cnn3d", self.multipliers, self.strides)
-    registry.check_choice("cnn3d: pixels", self.pixels, PIXELS)
-    registry.check_choice("cnn3d: remat", self.remat, blocks.REMAT)
+    messages.check_choice("cnn3d: pixels", self.pixels, PIXELS)
+    messages.check_choice("cnn3d: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))

@@ -20,7 +20,7 @@ longest clips that its users are told to give, 121 frames at a stride of 8 (the
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks
 from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.frame_attention import FrameAttention
@@ -164,7 +164,7 @@ class Backbone(CausalBackbone):
       raise ValueError(
         f"cosmos: window is {self.window}; a frame sees at least itself, 1"
       )
-    registry.check_choice("cosmos: remat", self.remat, blocks.REMAT)
+    messages.check_choice("cosmos: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))

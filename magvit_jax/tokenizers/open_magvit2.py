@@ -17,7 +17,7 @@ multipliers=(1, 2, 2, 4), blocks=4`.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks
 from magvit_jax.nn.conv import conv3d
 from magvit_jax.nn.group_norm import EPS, ClipGroupNorm
@@ -204,7 +204,7 @@ class Backbone(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     check_levels("open_magvit2", self.multipliers, self.strides)
-    registry.check_choice("open_magvit2: remat", self.remat, blocks.REMAT)
+    messages.check_choice("open_magvit2: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))

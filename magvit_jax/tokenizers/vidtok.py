@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import registry
+from magvit_jax import messages
 from magvit_jax.nn import blocks
 from magvit_jax.nn.conv import CausalConv
 from magvit_jax.nn.frame_attention import FrameAttention
@@ -196,7 +196,7 @@ class Backbone(CausalBackbone):
   def __post_init__(self):
     super().__post_init__()
     check_mirror("vidtok", self.multipliers, self.downs, self.ups, STEPS)
-    registry.check_choice("vidtok: remat", self.remat, blocks.REMAT)
+    messages.check_choice("vidtok: remat", self.remat, blocks.REMAT)
 
   def setup(self):
     self.encoder = Encoder(self.clone(parent=None))
