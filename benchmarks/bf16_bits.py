@@ -53,9 +53,9 @@ def quantizer_sizes(stage) -> tuple[int, ...]:
 
 def opened(args: argparse.Namespace):
   """(stage config, params, source) of a run."""
-  from magvit_jax import evaluate
+  from magvit_jax import trained_run
 
-  run = evaluate.open_run(args.source)
+  run = trained_run.open_run(args.source)
   return run.config["stage"], run.state.ema, run.source
 
 

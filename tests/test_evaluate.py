@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import toy_run
 
-from magvit_jax import evaluate, registry
+from magvit_jax import evaluate, registry, trained_run
 from magvit_jax.cli import evaluate as verb
 
 
@@ -119,16 +119,16 @@ def run(tmp_path, monkeypatch):
 
 def test_open_run_restores_the_newest_ema(run):
   toy_run.save(run, 500, shift=0.25)
-  opened = evaluate.open_run(run)
+  opened = trained_run.open_run(run)
   assert opened.step == 500 and float(opened.state.ema["shift"]) == 0.25
-  assert float(evaluate.open_run(run, step=400).state.ema["shift"]) == 0
+  assert float(trained_run.open_run(run, step=400).state.ema["shift"]) == 0
 
 
 def test_open_run_without_checkpoint(tmp_path, monkeypatch):
   toy_run.patch(monkeypatch)
   folder = toy_run.write(tmp_path / "run", checkpoints=())
   with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"):
-    evaluate.open_run(folder)
+    trained_run.open_run(folder)
 
 
 def test_verb_prints_and_writes(run, capsys):

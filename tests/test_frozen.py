@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import checksum, evaluate, frozen, loop, manifest, registry
+from magvit_jax import (
+  checksum,
+  frozen,
+  loop,
+  manifest,
+  registry,
+  trained_run,
+)
 from magvit_jax.cli import evaluate as verb
 
 
@@ -50,7 +57,7 @@ def test_the_workdir_holds_all_that_is_needed(trained, tokenizer):
 
 def test_an_opened_run_repeats_its_evaluation(trained, capsys):
   folder, result = trained
-  run = evaluate.open_run(folder)
+  run = trained_run.open_run(folder)
   assert sum(float(count.sum()) for count in run.state.extra["counts"]) > 0
   assert verb.main([f"--workdir={folder}"]) == 0
   assert "cross_entropy_unigram" in capsys.readouterr().out
@@ -116,7 +123,7 @@ def test_damaged_frozen_weights_are_found(trained, tmp_path):
   shutil.copytree(trained[0], copy)
   (copy / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(manifest.DamagedError, match="frozen"):
-    evaluate.open_run(copy)
+    trained_run.open_run(copy)
 
 
 def test_stages_without_a_tokenizer_are_left_alone(tmp_path):

@@ -14,7 +14,6 @@ from magvit_jax import (
   api,
   checkpoint,
   checksum,
-  evaluate,
   frozen,
   frozen_files,
   loop,
@@ -22,6 +21,7 @@ from magvit_jax import (
   registry,
   sharding,
   tokenizers,
+  trained_run,
   workdir,
 )
 from magvit_jax import tree as trees
@@ -123,7 +123,7 @@ def test_the_run_keeps_its_weights_when_the_file_is_gone(trained):
 def test_evaluation_and_the_codec_need_no_perceptual_weights(trained, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(trained[0], folder, ignore=shutil.ignore_patterns("frozen"))
-  assert evaluate.open_run(folder).state.frozen == {}
+  assert trained_run.open_run(folder).state.frozen == {}
   assert api.load_tokenizer(folder).sizes
 
 

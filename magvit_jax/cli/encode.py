@@ -35,6 +35,7 @@ from magvit_jax import (
   run_config,
   token_file,
   tokenizers,
+  trained_run,
 )
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
@@ -122,7 +123,7 @@ def _encode_split(args: argparse.Namespace) -> int:
         "generator, such as generator/clips"
       )
   changes = {"eval_clips": args.clips} if args.clips else {}
-  run = evaluate.open_run(
+  run = trained_run.open_run(
     args.workdir, split=args.split, step=args.step, **changes
   )
   source = run.source
@@ -142,7 +143,7 @@ def _encode_split(args: argparse.Namespace) -> int:
 
 
 def _records(
-  run: evaluate.Run, source: Any, tasks: Mapping[str, Any]
+  run: trained_run.Run, source: Any, tasks: Mapping[str, Any]
 ) -> token_records.Records:
   """Runs the tokenizer over every clip of `source` once."""
   sizes = tuple(run.stage.context["sizes"])

@@ -15,7 +15,7 @@ import json
 import math
 from typing import Any
 
-from magvit_jax import evaluate, paths
+from magvit_jax import evaluate, paths, trained_run
 
 UNITS = {"psnr": " dB", "psnr_box": " dB"}
 
@@ -68,13 +68,13 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def _open(args: argparse.Namespace) -> evaluate.Run:
+def _open(args: argparse.Namespace) -> trained_run.Run:
   data: dict[str, Any] = {}
   if args.root is not None:
     data["root"] = str(paths.absolute(args.root))
   if args.clips is not None:
     data["eval_clips"] = args.clips
-  run = evaluate.open_run(
+  run = trained_run.open_run(
     args.workdir, split=args.split, step=args.step, **data
   )
   if args.split == "eval":

@@ -19,6 +19,7 @@ from magvit_jax import (
   paths,
   registry,
   sampler,
+  trained_run,
   workdir,
 )
 from magvit_jax.data import transforms
@@ -140,7 +141,7 @@ def _held(
 ) -> tuple[Held | None, dict[str, Any] | None]:
   """Reconstructions of held-out clips, and the split."""
   try:
-    run = evaluate.open_run(path)
+    run = trained_run.open_run(path)
   except (OSError, ValueError) as error:
     notes.append(f"No pictures: {error}")
     return None, None
@@ -201,7 +202,7 @@ def read_rows(path: paths.Path, notes: list[str]) -> list[dict[str, Any]]:
   return rows
 
 
-def look(run: evaluate.Run) -> Held:
+def look(run: trained_run.Run) -> Held:
   """Reconstructs up to `MAX_CLIPS` held-out clips; keeps some and counts."""
   total = len(run.source)
   spread = np.linspace(0, total - 1, min(MAX_CLIPS, total))
