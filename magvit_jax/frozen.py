@@ -28,8 +28,6 @@ from magvit_jax.losses import perceptual
 from magvit_jax.stages import token_net
 from magvit_jax.types import PyTree
 
-PARTS = ("backbone", "quantizer", "dtype")
-
 
 def resolve(
   cfg: Any, folder: paths.Name
@@ -53,7 +51,7 @@ def resolve(
   """
   if "tokenizer" in cfg:
     return _resolve_tokenizer(cfg, folder)
-  if _perceptual(cfg):
+  if frozen_files.perceptual_group(cfg):
     return _resolve_perceptual(cfg, folder)
   return cfg, {}
 
@@ -65,13 +63,13 @@ def _resolve_tokenizer(
   saved = saved if saved and "tokenizer" in saved else None
   if saved and not (paths.place(source) / "config.json").exists():
     # The tokenizer's run is gone or elsewhere; this run has its weights.
-    params = restore(folder, saved)["tokenizer"]
+    params = frozen_files.restore(folder, saved)["tokenizer"]
     stage = saved["tokenizer"]
   else:
     stage = _tokenizer_stage(source)
     wanted = tokenizers.abstract(tokenizers.build_tokenizer(stage))
     params = read.weights(source, wanted, None)
-  own = {part: stage[part] for part in PARTS}
+  own = {part: stage[part] for part in frozen_files.PARTS}
   own["fingerprint"] = checksum.fingerprint(params)
   pinned = cfg.tokenizer.fingerprint
   _check_pinned("tokenizer", source, own["fingerprint"], pinned)
@@ -88,7 +86,7 @@ def _resolve_perceptual(
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   plain, saved = registry.plain(cfg), _saved(folder)
   own = plain["stage"]["perceptual"]
-  trained = _perceptual(saved) if saved else None
+  trained = frozen_files.perceptual_group(saved) if saved else None
   if saved and not trained:
     raise ValueError(
       f"{folder} was trained without a perceptual loss; set "
@@ -102,7 +100,9 @@ def _resolve_perceptual(
   loss = perceptual.build(own, jnp.float32)
   if trained and not paths.place(source).is_file():
     # The file is gone or elsewhere; this run has its weights.
-    params = frozen_files.restore(folder, shapes(cfg))["perceptual"]
+    params = frozen_files.restore_arrays(folder, frozen_files.shapes(cfg))[
+      "perceptual"
+    ]
   else:
     params = _read_perceptual(own, loss, what)
   mark = checksum.fingerprint(params)
@@ -138,54 +138,6 @@ def describe(cfg: Any, source: Any) -> ml_collections.ConfigDict:
     _check_records(plain["tokenizer"], module, source)
     _check_tasks(plain["stage"]["tasks"], module, source)
   return ml_collections.ConfigDict({**plain, "clips": facts})
-
-
-def stage_args(config: Mapping[str, Any]) -> dict[str, Any]:
-  """What a resolved config adds to the arguments of its stage.
-
-  Args:
-    config: `config` of a config.json, or a resolved ConfigDict.
-
-  Returns:
-    {} for stages without a frozen tokenizer; else 'tokenizer', 'shape' and
-    'classes'.
-  """
-  config = registry.plain(config)
-  if "tokenizer" not in config:
-    return {}
-  clips = config["clips"]
-  return {
-    "tokenizer": {part: config["tokenizer"][part] for part in PARTS},
-    "shape": clips["shape"],
-    "classes": len(clips["labels"]),
-  }
-
-
-def restore(folder: paths.Name, config: Mapping[str, Any]) -> PyTree:
-  """The frozen arrays that running a model needs, from its own workdir.
-
-  Those that only training reads, of a perceptual loss, are left there.
-
-  Raises:
-    OSError: they are missing.
-    manifest.DamagedError: they are not the ones that were saved.
-  """
-  config = registry.plain(config)
-  if "tokenizer" not in config:
-    return {}
-  return frozen_files.restore(folder, shapes(config))
-
-
-def shapes(config: Mapping[str, Any]) -> PyTree:
-  """Shapes of the frozen arrays of a resolved config, read from no file."""
-  config = registry.plain(config)
-  if "tokenizer" in config:
-    module = tokenizers.build_tokenizer(config["tokenizer"])
-    return {"tokenizer": tokenizers.abstract(module)}
-  own = _perceptual(config)
-  if own:
-    return {"perceptual": perceptual.build(own, jnp.float32).abstract()}
-  return {}
 
 
 def _tokenizer_stage(source: str) -> dict[str, Any]:
@@ -235,12 +187,6 @@ def _net(own: Mapping[str, Any]) -> dict[str, Any]:
   """What of a `perceptual` config says which network it is."""
   free = ("weights", "fingerprint", "frames")
   return {k: v for k, v in own.items() if k not in free}
-
-
-def _perceptual(config: Any) -> dict[str, Any] | None:
-  """The `perceptual` group of a config that has such a loss."""
-  group = config["stage"].get("perceptual") if "stage" in config else None
-  return None if not group or group["name"] == "none" else group
 
 
 def _check_pinned(group: str, source: str, mark: str, pinned: str) -> None:

@@ -4,13 +4,27 @@
 folder is what a kill left, and is written again.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checkpoint, checksum, manifest, paths
+from magvit_jax import (
+  checkpoint,
+  checksum,
+  manifest,
+  paths,
+  registry,
+  tokenizers,
+)
 from magvit_jax import tree as trees
+from magvit_jax.losses import perceptual
 from magvit_jax.types import PyTree
+
+PARTS = ("backbone", "quantizer", "dtype")
 
 
 def save(workdir: paths.Name, frozen: PyTree) -> None:
@@ -37,7 +51,7 @@ def save(workdir: paths.Name, frozen: PyTree) -> None:
     paths.write_text(note, text)
 
 
-def restore(workdir: paths.Name, abstract: PyTree) -> PyTree:
+def restore_arrays(workdir: paths.Name, abstract: PyTree) -> PyTree:
   """The frozen arrays of a run.
 
   With several processes all of them call it.
@@ -68,3 +82,57 @@ def restore(workdir: paths.Name, abstract: PyTree) -> PyTree:
       "copy it again from where it came"
     )
   return frozen
+
+
+def stage_args(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What a resolved config adds to the arguments of its stage.
+
+  Args:
+    config: `config` of a config.json, or a resolved ConfigDict.
+
+  Returns:
+    {} for stages without a frozen tokenizer; else 'tokenizer', 'shape' and
+    'classes'.
+  """
+  config = registry.plain(config)
+  if "tokenizer" not in config:
+    return {}
+  clips = config["clips"]
+  return {
+    "tokenizer": {part: config["tokenizer"][part] for part in PARTS},
+    "shape": clips["shape"],
+    "classes": len(clips["labels"]),
+  }
+
+
+def restore(folder: paths.Name, config: Mapping[str, Any]) -> PyTree:
+  """The frozen arrays that running a model needs, from its own workdir.
+
+  Those that only training reads, of a perceptual loss, are left there.
+
+  Raises:
+    OSError: they are missing.
+    manifest.DamagedError: they are not the ones that were saved.
+  """
+  config = registry.plain(config)
+  if "tokenizer" not in config:
+    return {}
+  return restore_arrays(folder, shapes(config))
+
+
+def shapes(config: Mapping[str, Any]) -> PyTree:
+  """Shapes of the frozen arrays of a resolved config, read from no file."""
+  config = registry.plain(config)
+  if "tokenizer" in config:
+    module = tokenizers.build_tokenizer(config["tokenizer"])
+    return {"tokenizer": tokenizers.abstract(module)}
+  own = perceptual_group(config)
+  if own:
+    return {"perceptual": perceptual.build(own, jnp.float32).abstract()}
+  return {}
+
+
+def perceptual_group(config: Any) -> dict[str, Any] | None:
+  """The `perceptual` group of a config that has such a loss."""
+  group = config["stage"].get("perceptual") if "stage" in config else None
+  return None if not group or group["name"] == "none" else group

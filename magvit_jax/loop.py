@@ -62,7 +62,7 @@ def make_parts(cfg: Any) -> Parts:
   """
   train = registry.build("data", cfg.data, split="train")
   cfg = freezing.describe(cfg, train)
-  extra = freezing.stage_args(cfg)
+  extra = frozen_files.stage_args(cfg)
   stage = registry.build("stages", cfg.stage, steps=cfg.steps, **extra)
   if "latent_shape" in stage.context:
     stage.context["latent_shape"](*train.shape[:3])
@@ -352,7 +352,7 @@ class _Loop:
     with self.clock("checkpoint"):
       found = self.saver.restore(abstract)
       if found is not None:
-        frozen = frozen_files.restore(self.workdir, abstract.frozen)
+        frozen = frozen_files.restore_arrays(self.workdir, abstract.frozen)
         self.state = found[1]._replace(frozen=frozen)
         self.say(f"resumed from step {found[0]}")
         return

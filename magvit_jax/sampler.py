@@ -25,7 +25,7 @@ from magvit_jax import (
   class_labels,
   completion,
   editing,
-  frozen,
+  frozen_files,
   long_video,
   paths,
 )
@@ -66,7 +66,7 @@ def load_generator(
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],
-    **frozen.stage_args(config),
+    **frozen_files.stage_args(config),
   )
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: token_net.init(net, key))
@@ -93,9 +93,9 @@ def load_weights(
     step: as in `load_generator`.
   """
   if read.is_folder(folder):
-    both = {"generator": own, **frozen.shapes(config)}
+    both = {"generator": own, **frozen_files.shapes(config)}
     return read.weights(folder, both, step)
-  tokenizer = frozen.restore(folder, config)
+  tokenizer = frozen_files.restore(folder, config)
   return {"generator": read.weights(folder, own, step), **tokenizer}
 
 

@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import checkpoint, frozen, paths, registry, workdir
+from magvit_jax import (
+  checkpoint,
+  frozen_files,
+  paths,
+  registry,
+  workdir,
+)
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
@@ -56,13 +62,13 @@ def open_run(
     "stages",
     config["stage"],
     steps=config["steps"],
-    **frozen.stage_args(config),
+    **frozen_files.stage_args(config),
   )
   source = registry.build("data", {**config["data"], **data}, split=split)
   abstract = abstract_state(stage, source)
   step, ema = _newest_ema(folder, abstract.ema, step)
   extra = checkpoint.load_params(folder, abstract.extra, "extra", step)
-  arrays = frozen.restore(folder, config)
+  arrays = frozen_files.restore(folder, config)
   state = TrainState(np.int32(step), {}, {}, ema, arrays, extra)
   predict = jax.jit(stage.programs["predict"])
   return Run(predict, state, source, stage, step, config)

@@ -88,7 +88,7 @@ def read_parts(folder, mesh):
   """What of the frozen arrays and of weights read alone is not as saved."""
   wanted, saved = abstract(mesh), state(1)
   found = {
-    "frozen": frozen_files.restore(folder, wanted.frozen),
+    "frozen": frozen_files.restore_arrays(folder, wanted.frozen),
     "params": checkpoint.load_params(folder, wanted.params, "params"),
     # Without a layout, as who loads a tokenizer asks for it.
     "ema": checkpoint.load_params(folder, jax.eval_shape(lambda: saved.ema)),

@@ -256,18 +256,18 @@ def test_frozen_is_saved_and_checked(tmp_path):
   before = (tmp_path / "frozen" / "arrays").stat().st_mtime_ns
   frozen_files.save(tmp_path, frozen)
   assert (tmp_path / "frozen" / "arrays").stat().st_mtime_ns == before
-  same(frozen_files.restore(tmp_path, shapes), frozen)
+  same(frozen_files.restore_arrays(tmp_path, shapes), frozen)
   (tmp_path / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(manifest.DamagedError, match="frozen"):
-    frozen_files.restore(tmp_path, shapes)
+    frozen_files.restore_arrays(tmp_path, shapes)
   # A kill came before the hash.
   (tmp_path / "frozen" / "sha256").unlink()
   largest(tmp_path / "frozen").write_bytes(b"")
   frozen_files.save(tmp_path, frozen)
-  same(frozen_files.restore(tmp_path, shapes), frozen)
+  same(frozen_files.restore_arrays(tmp_path, shapes), frozen)
   flip(largest(tmp_path / "frozen"))
   with pytest.raises(manifest.DamagedError, match=r"differs.*\(of vgg\)"):
-    frozen_files.restore(tmp_path, shapes)
+    frozen_files.restore_arrays(tmp_path, shapes)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 
 from magvit_jax import (
   configs,
-  frozen,
+  frozen_files,
   loop,
   registry,
   run_config,
@@ -183,9 +183,9 @@ def stage_of(spec, cfg, batch):
   """(stage, shapes of its frozen arrays)."""
   if "tokenizer" not in cfg:
     stage = registry.build("stages", cfg.stage, steps=cfg.steps)
-    return stage, frozen.shapes(cfg)
+    return stage, frozen_files.shapes(cfg)
   tokenizer = registry.plain(tokenizer_of(spec).stage)
-  tokenizer = {part: tokenizer[part] for part in frozen.PARTS}
+  tokenizer = {part: tokenizer[part] for part in frozen_files.PARTS}
   stage = registry.build(
     "stages",
     cfg.stage,

@@ -11,6 +11,7 @@ import tiny_generator as tiny
 from magvit_jax import (
   checksum,
   frozen,
+  frozen_files,
   loop,
   manifest,
   registry,
@@ -50,7 +51,7 @@ def test_the_workdir_holds_all_that_is_needed(trained, tokenizer):
   )
   assert config["clips"]["shape"] == list(tiny.SHAPE)
   assert config["clips"]["labels"] == [str(k) for k in range(10)]
-  kept = frozen.restore(folder, config)["tokenizer"]
+  kept = frozen_files.restore(folder, config)["tokenizer"]
   jax.tree.map(np.testing.assert_array_equal, kept, tiny.tokenizer_params())
   assert tokenizer.exists()
 
@@ -131,4 +132,7 @@ def test_stages_without_a_tokenizer_are_left_alone(tmp_path):
   del cfg.tokenizer
   assert frozen.resolve(cfg, tmp_path) == (cfg, {})
   assert frozen.describe(cfg, None) is cfg
-  assert frozen.stage_args(cfg) == {} and frozen.restore(tmp_path, cfg) == {}
+  assert (
+    frozen_files.stage_args(cfg) == {}
+    and frozen_files.restore(tmp_path, cfg) == {}
+  )

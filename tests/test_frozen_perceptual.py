@@ -195,9 +195,9 @@ def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
     loop.run(config(""), tmp_path / "run")
   with pytest.raises(FileNotFoundError, match="weights: there is no file"):
     loop.run(config(tmp_path / "none.safetensors"), tmp_path / "run")
-  shapes = trees.named(frozen.shapes(config("")))
+  shapes = trees.named(frozen_files.shapes(config("")))
   wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}
   assert {name: x.shape for name, x in shapes.items()} == wanted
   cfg = without(config(""))
   assert frozen.resolve(cfg, tmp_path) == (cfg, {})
-  assert frozen.shapes(cfg) == {}
+  assert frozen_files.shapes(cfg) == {}

@@ -309,7 +309,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_passed_over(bucket, capsys):
 def test_frozen_arrays_lie_in_a_bucket(bucket):
   frozen = {"net": {"w": jnp.arange(3.0)}}
   frozen_files.save(f"{GS}/run", frozen)
-  back = frozen_files.restore(f"{GS}/run", jax.tree.map(_here, frozen))
+  back = frozen_files.restore_arrays(f"{GS}/run", jax.tree.map(_here, frozen))
   np.testing.assert_array_equal(back["net"]["w"], frozen["net"]["w"])
   assert (bucket / "run" / "frozen" / "sha256").is_file()
 

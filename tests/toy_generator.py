@@ -12,7 +12,6 @@ import numpy as np
 from magvit_jax import (
   checkpoint,
   checksum,
-  frozen,
   frozen_files,
   registry,
   tokenizers,
@@ -99,7 +98,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
     "tokenizer": {"workdir": str(path / "nowhere"), **TOKENIZER},
     **changes,
   }
-  args = frozen.stage_args(config)
+  args = frozen_files.stage_args(config)
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
   net = token_net.make_net(**rest, **args)
   weights = drawn(tokenizers.abstract(net.tokenizer), 0)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import frozen, messages, tokenizers
+from magvit_jax import frozen_files, messages, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.decoding import maskgit
 from magvit_jax.nn import target_platform
@@ -56,7 +56,7 @@ def weight_shapes(config: Config) -> PyTree:
     return tokenizers.abstract(tokenizers.build_tokenizer(config["stage"]))
   net = _net(config)
   own = jax.eval_shape(lambda: token_net.init(net, jax.random.key(0)))
-  return {"generator": own, **frozen.shapes(config)}
+  return {"generator": own, **frozen_files.shapes(config)}
 
 
 def programs(config: Config) -> dict[str, Program]:
@@ -224,7 +224,7 @@ def _net(config: Config) -> token_net.Net:
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],
-    **frozen.stage_args(config),
+    **frozen_files.stage_args(config),
   )
 
 

@@ -16,7 +16,7 @@ from magvit_jax import (
   checkpoint,
   checksum,
   export,
-  frozen,
+  frozen_files,
   messages,
   paths,
   pretrained,
@@ -107,11 +107,11 @@ def network(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
     messages.check_choice("--dtype", dtype, DTYPES)
   change = {} if dtype is None else {"dtype": dtype}
   if stage["name"] == "tokenizer":
-    keep = ("name", *frozen.PARTS)
+    keep = ("name", *frozen_files.PARTS)
     data = {k: config["data"][k] for k in ("frames", "size")}
     return {"stage": {**_only(stage, keep), **change}, "data": data}
   own = _only(stage, ("name", "generator", "tasks", "sampling", "dtype"))
-  tokenizer = _only(config["tokenizer"], (*frozen.PARTS, "fingerprint"))
+  tokenizer = _only(config["tokenizer"], (*frozen_files.PARTS, "fingerprint"))
   return {
     "stage": {**own, **change},
     "tokenizer": {**tokenizer, **change},
