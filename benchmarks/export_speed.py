@@ -55,7 +55,7 @@ def compare(folder: pathlib.Path, batch: int, rounds: int) -> None:
     f"{jax.devices()[0].device_kind}; {batch} clips of {about['clip'][:3]}"
   )
   for name in ("encode", "decode"):
-    exported = read.program(folder, name)
+    exported = programs.program(folder, name)
     original = jax.jit(_original(module, name))
     pair = {
       "exported": lambda x, f=exported: f(params, x),

@@ -6,13 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import (
-  checkpoint,
-  frozen_files,
-  paths,
-  registry,
-  workdir,
-)
+from magvit_jax import checkpoint, frozen_files, paths, registry, workdir
 from magvit_jax.data import pipeline
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree

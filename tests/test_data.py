@@ -12,13 +12,7 @@ import PIL.Image
 import pytest
 
 from magvit_jax import registry
-from magvit_jax.data import (
-  clips,
-  listing,
-  pipeline,
-  transforms,
-  video_folder,
-)
+from magvit_jax.data import clips, listing, pipeline, transforms, video_folder
 
 SMALL = dict(frames=3, size=(16, 16), lines=24, eval_clips=7)
 

@@ -45,7 +45,9 @@ def ours(folders):
 def theirs(folders):
   """(params, encode, decode) of the export."""
   arrays = read.pretrained.read(folders[1] / "params.safetensors")[0]
-  return arrays, *(read.program(folders[1], n) for n in ("encode", "decode"))
+  return arrays, *(
+    programs.program(folders[1], n) for n in ("encode", "decode")
+  )
 
 
 def clips(b, t, seed=0):

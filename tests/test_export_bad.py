@@ -39,7 +39,7 @@ def test_another_layout_is_refused(folder):
   with pytest.raises(ValueError, match=r"layout 2, written by magvit_jax 9\.9"):
     magvit_jax.load_tokenizer(folder)
   with pytest.raises(ValueError, match="install that version"):
-    read.program(folder, "encode")
+    programs.program(folder, "encode")
 
 
 def test_truncated_and_altered_weights_are_refused(folder):
@@ -82,16 +82,16 @@ def test_another_step_than_the_exported_is_refused(folder):
 
 def test_a_program_that_is_missing_altered_or_of_no_use_here(folder):
   with pytest.raises(ValueError, match="exported for tpu, and .* runs on cpu"):
-    read.program(folder, "encode")
+    programs.program(folder, "encode")
   with pytest.raises(ValueError, match="did you mean 'encode'"):
-    read.program(folder, "encoder")
+    programs.program(folder, "encoder")
   path = folder / "encode.stablehlo"
   path.write_bytes(path.read_bytes() + b" ")
   with pytest.raises(ValueError, match="cut off or altered"):
-    read.program(folder, "encode")
+    programs.program(folder, "encode")
   path.unlink()
   with pytest.raises(FileNotFoundError, match="encode.stablehlo is missing"):
-    read.program(folder, "encode")
+    programs.program(folder, "encode")
 
 
 def test_jax_itself_says_which_platforms_a_program_is_for(folder):

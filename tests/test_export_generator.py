@@ -10,7 +10,7 @@ import toy_generator
 import magvit_jax
 from magvit_jax import editing
 from magvit_jax.data import transforms
-from magvit_jax.export import read, write
+from magvit_jax.export import programs, read, write
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_samples_are_those_of_the_generator(out, gen, params):
   about = json.loads((out / "config.json").read_text())
   clip = transforms.to_float(toy_generator.clip())
   tasks = [about["tasks"].index(n) for n in ("class_cond", "frame_prediction")]
-  sample = read.program(out, "sample")
+  sample = programs.program(out, "sample")
   made = sample(
     params,
     np.stack([clip, clip]),

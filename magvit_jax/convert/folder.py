@@ -14,13 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import (
-  export,
-  paths,
-  pretrained,
-  tokenizers,
-  workdir,
-)
+from magvit_jax import export, paths, pretrained, tokenizers, workdir
 from magvit_jax import tree as trees
 from magvit_jax.convert import Model
 from magvit_jax.export import read as reader

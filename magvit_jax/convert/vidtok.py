@@ -14,13 +14,7 @@ import numpy as np
 from magvit_jax import convert as converting
 from magvit_jax import tokenizers
 from magvit_jax import tree as trees
-from magvit_jax.convert import (
-  UNKNOWN,
-  Change,
-  Model,
-  PublicFile,
-  TwoWays,
-)
+from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile, TwoWays
 
 HUB = "https://huggingface.co/microsoft/VidTok/resolve/main/checkpoints/"
 FIXED = {

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import frozen_files, messages, tokenizers
+from magvit_jax import frozen_files, messages, paths, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.decoding import maskgit
+from magvit_jax.export import program_file, read
 from magvit_jax.nn import target_platform
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables as task_tables
@@ -244,3 +245,32 @@ def _tree(weights: PyTree, params: Mapping[str, Array]) -> PyTree:
 
 def _same(tree: PyTree) -> PyTree:
   return tree
+
+
+def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
+  """A program of an export, jitted: (params, …) -> …, as config.json says.
+
+  Args:
+    folder: the export.
+    name: such as 'encode'.
+
+  Raises:
+    FileNotFoundError: its file is missing.
+    ValueError: the export has no such program, it was altered, or it was not
+      made for the platform of this process.
+  """
+  messages.check_choice(
+    "program", name, read.document(folder).get("programs", {})
+  )
+  file = program_file(name)
+  read.check_file(folder, file)
+  data = (paths.place(folder) / file).read_bytes()
+  loaded = jax_export.deserialize(bytearray(data))
+  here = jax_export.default_export_platform()
+  if here not in loaded.platforms:
+    raise ValueError(
+      f"{folder}/{file} was exported for {', '.join(loaded.platforms)}, and "
+      f"this process runs on {here}; export it with --platforms={here}, or set "
+      f"JAX_PLATFORMS to one of those"
+    )
+  return jax.jit(loaded.call)

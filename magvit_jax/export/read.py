@@ -4,18 +4,15 @@ Both hold config.json and params.safetensors; an export says in config.json how
 it is laid out and what its files hash to, which is checked.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import export as jax_export
 
 import magvit_jax
 from magvit_jax import (
   checkpoint,
   checksum,
   export,
-  messages,
   paths,
   pretrained,
   registry,
@@ -101,30 +98,3 @@ def check_file(folder: paths.Name, name: str) -> None:
       f"the sha256 {found[:12]}…, and config.json says {noted['bytes']} and "
       f"{noted['sha256'][:12]}…; copy it again"
     )
-
-
-def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
-  """A program of an export, jitted: (params, …) -> …, as config.json says.
-
-  Args:
-    folder: the export.
-    name: such as 'encode'.
-
-  Raises:
-    FileNotFoundError: its file is missing.
-    ValueError: the export has no such program, it was altered, or it was not
-      made for the platform of this process.
-  """
-  messages.check_choice("program", name, document(folder).get("programs", {}))
-  file = export.program_file(name)
-  check_file(folder, file)
-  data = (paths.place(folder) / file).read_bytes()
-  loaded = jax_export.deserialize(bytearray(data))
-  here = jax_export.default_export_platform()
-  if here not in loaded.platforms:
-    raise ValueError(
-      f"{folder}/{file} was exported for {', '.join(loaded.platforms)}, and "
-      f"this process runs on {here}; export it with --platforms={here}, or set "
-      f"JAX_PLATFORMS to one of those"
-    )
-  return jax.jit(loaded.call)

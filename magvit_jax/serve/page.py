@@ -20,14 +20,7 @@ import gradio as gr  # noqa: E402
 import PIL.Image  # noqa: E402
 
 from magvit_jax.report.page import data_uri  # noqa: E402
-from magvit_jax.serve import (  # noqa: E402
-  edits,
-  films,
-  looks,
-  markup,
-  models,
-  uploads,
-)
+from magvit_jax.serve import edits, films, looks, markup, models, uploads  # noqa: E402
 
 USER_ERRORS = (ValueError, TypeError, OSError)
 SESSIONS = 8  # whose clips are kept in memory

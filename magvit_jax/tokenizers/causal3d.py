@@ -26,11 +26,7 @@ from magvit_jax.nn.group_norm import AdaptiveNorm
 from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.resample import CausalAverage, CausalNearest, CausalUpsample
 from magvit_jax.tokenizers.causal import CausalBackbone
-from magvit_jax.tokenizers.levels import (
-  Strides,
-  check_levels,
-  total_stride,
-)
+from magvit_jax.tokenizers.levels import Strides, check_levels, total_stride
 from magvit_jax.types import Array
 
 DOWNS = ("conv", "average")

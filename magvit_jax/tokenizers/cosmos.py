@@ -38,11 +38,7 @@ from magvit_jax.tokenizers.cosmos_layers import (
   inverse_haar,
   whole_norm,
 )
-from magvit_jax.tokenizers.levels import (
-  Strides,
-  check_mirror,
-  total_stride,
-)
+from magvit_jax.tokenizers.levels import Strides, check_mirror, total_stride
 from magvit_jax.types import Array
 
 STILL = (1, 1, 1)

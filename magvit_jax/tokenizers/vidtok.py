@@ -26,11 +26,7 @@ from magvit_jax.nn.layer import Carry, Layer, chain
 from magvit_jax.nn.norm import PositionNorm
 from magvit_jax.nn.resample import CausalNearest, nearest
 from magvit_jax.tokenizers.causal import CausalBackbone
-from magvit_jax.tokenizers.levels import (
-  Strides,
-  check_mirror,
-  total_stride,
-)
+from magvit_jax.tokenizers.levels import Strides, check_mirror, total_stride
 from magvit_jax.types import Array
 
 SPACE, TIME = (1, 3, 3), (3, 1, 1)
