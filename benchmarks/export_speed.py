@@ -19,7 +19,8 @@ import numpy as np
 import magvit_jax
 from magvit_jax import __main__ as command
 from magvit_jax import pretrained, tokenizers
-from magvit_jax.export import PARAMS, programs, read
+from magvit_jax.export import programs, read
+from magvit_jax.export.read import PARAMS
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import export, paths, pretrained, tokenizers, workdir
+from magvit_jax import paths, pretrained, tokenizers, workdir
 from magvit_jax import tree as trees
 from magvit_jax.convert import Model
 from magvit_jax.export import read as reader
@@ -82,7 +82,7 @@ def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
     document = {"config": workdir.normal(model.config)}
     text = json.dumps(document, indent=2) + "\n"
     (part / "config.json").write_text(text, encoding="utf-8")
-    pretrained.write(part / export.PARAMS, trees.named(params), {})
+    pretrained.write(part / reader.PARAMS, trees.named(params), {})
 
 
 def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:

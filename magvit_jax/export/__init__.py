@@ -15,11 +15,7 @@ write.py makes the folder, read.py is how load_tokenizer and load_generator open
 it, programs.py traces the programs, card.py writes the card.
 """
 
-PARAMS = "params.safetensors"
 CARD = "MODEL_CARD.md"
-LAYOUT = (
-  1  # of config.json and of what programs take; goes up if either changes
-)
 
 
 def program_file(name: str) -> str:

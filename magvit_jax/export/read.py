@@ -12,13 +12,17 @@ import magvit_jax
 from magvit_jax import (
   checkpoint,
   checksum,
-  export,
   paths,
   pretrained,
   registry,
   workdir,
 )
 from magvit_jax.types import PyTree
+
+PARAMS = "params.safetensors"
+LAYOUT = (
+  1  # of config.json and of what programs take; goes up if either changes
+)
 
 
 def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
@@ -42,8 +46,8 @@ def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
       f"{folder} holds the weights of step {about.get('step')}, not of {step}; "
       "give the workdir of the run for others"
     )
-  check_file(folder, export.PARAMS)
-  path = paths.place(folder) / export.PARAMS
+  check_file(folder, PARAMS)
+  path = paths.place(folder) / PARAMS
   arrays, _ = pretrained.read(path)
   params = pretrained.fit(arrays, abstract, f"the weights in {path}")
   return jax.tree.map(jax.numpy.asarray, params)
@@ -62,18 +66,18 @@ def config(folder: paths.Name) -> dict[str, Any]:
 
 def is_folder(folder: paths.Name) -> bool:
   """Whether a folder holds its weights as one file, and no checkpoints."""
-  return (paths.place(folder) / export.PARAMS).is_file()
+  return (paths.place(folder) / PARAMS).is_file()
 
 
 def document(folder: paths.Name) -> dict[str, Any]:
   """All of config.json of such a folder; errors as those of `config`."""
   about = workdir.read_config(folder)
-  layout = about.get("layout", export.LAYOUT)
-  if layout != export.LAYOUT:
+  layout = about.get("layout", LAYOUT)
+  if layout != LAYOUT:
     raise ValueError(
       f"{folder} is an export of layout {layout}, written by magvit_jax "
       f"{about.get('magvit_jax')}; magvit_jax {magvit_jax.__version__} reads "
-      f"layout {export.LAYOUT}: install that version, or export it again"
+      f"layout {LAYOUT}: install that version, or export it again"
     )
   return about
 

@@ -68,7 +68,7 @@ def write(
   with making(out) as part:
     exported = save_programs(part, config, platforms)
     arrays = {k: np.asarray(v) for k, v in trees.named(weights).items()}
-    pretrained.write(part / export.PARAMS, arrays, {"format": "magvit_jax"})
+    pretrained.write(part / read.PARAMS, arrays, {"format": "magvit_jax"})
     about = describe(part, config, step, exported, weights)
     about["platforms"] = list(platforms)
     text = card.write(folder, run, about, out.name, license)
@@ -170,7 +170,7 @@ def save_programs(
     found[name] = {
       "file": file,
       "arguments": {
-        "params": f"the arrays of {export.PARAMS}, a flat dict by name",
+        "params": f"the arrays of {read.PARAMS}, a flat dict by name",
         **{k: _spec(v) for k, v in program.arguments.items()},
       },
       "results": jax.tree.map(_spec, results),
@@ -202,7 +202,7 @@ def describe(
     clip = [config["data"]["frames"], *config["data"]["size"], 3]
   latents = (1, *module.latent_shape(*clip[:3]))
   about = {
-    "layout": export.LAYOUT,
+    "layout": read.LAYOUT,
     "magvit_jax": magvit_jax.__version__,
     "jax": jax.__version__,
     "kind": config["stage"]["name"],
