@@ -15,7 +15,8 @@ import argparse
 import os
 import sys
 
-from magvit_jax import bits, registry
+from magvit_jax import registry
+from magvit_jax.files import bit_packing
 
 DTYPES = ("float32", "bfloat16")
 
@@ -34,7 +35,7 @@ def main() -> int:
   stage, params, source = opened(args) if trained else drawn(args)
   totals, done = {}, min(args.clips, len(source))
   passes = {dtype: program(stage, dtype) for dtype in DTYPES}
-  width = sum(map(bits.width, quantizer_sizes(stage)))
+  width = sum(map(bit_packing.width, quantizer_sizes(stage)))
   for index in range(done):
     found = compare(passes, width, params, clip(source, index))
     for name, value in found.items():

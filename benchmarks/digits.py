@@ -21,8 +21,9 @@ import numpy as np
 import PIL.Image
 import sklearn.linear_model
 
-from magvit_jax import registry, sampler, workdir
+from magvit_jax import registry, sampler
 from magvit_jax.data import transforms
+from magvit_jax.files import workdirs
 from magvit_jax.metrics import averages
 
 RATIO = 0.9
@@ -47,7 +48,7 @@ def main() -> int:
   names = ("steps", "guidance", "temperature", "choice_temperature")
   method = {k: v for k in names if (v := getattr(args, k)) is not None}
   gen = sampler.load_generator(args.workdir)
-  data = registry.plain(workdir.read_config(args.workdir)["config"]["data"])
+  data = registry.plain(workdirs.read_config(args.workdir)["config"]["data"])
   if data["name"] != "moving_digits":
     raise ValueError(
       f"{args.workdir} was trained on {data['name']}; this needs moving_digits"

@@ -18,9 +18,10 @@ import numpy as np
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax import pretrained, tokenizers
+from magvit_jax import tokenizers
 from magvit_jax.export import programs, read
 from magvit_jax.export.read import PARAMS
+from magvit_jax.files import weight_file
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def compare(folder: pathlib.Path, batch: int, rounds: int) -> None:
   about = read.document(folder)
   stage = about["config"]["stage"]
   module = tokenizers.build_tokenizer(stage)
-  arrays = pretrained.read(folder / PARAMS)[0]
+  arrays = weight_file.read(folder / PARAMS)[0]
   tree = read.weights(folder, programs.weight_shapes(about["config"]), None)
   params = jax.device_put(arrays)
   rng = np.random.default_rng(0)

@@ -14,8 +14,9 @@ import argparse
 
 import numpy as np
 
-from magvit_jax import editing, registry, sampler, workdir
+from magvit_jax import editing, registry, sampler
 from magvit_jax.data import transforms
+from magvit_jax.files import workdirs
 from magvit_jax.report import sheets
 
 GREY = 110
@@ -33,7 +34,7 @@ def main() -> None:
   parser.add_argument("--sheet", help="picture to write")
   args = parser.parse_args()
   gen = sampler.load_generator(args.workdir)
-  data = registry.plain(workdir.read_config(args.workdir)["config"]["data"])
+  data = registry.plain(workdirs.read_config(args.workdir)["config"]["data"])
   source = registry.build("data", data, split="eval")
   held = [
     source.clip(k, np.random.default_rng((0, k))) for k in range(args.clips)

@@ -22,8 +22,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checksum, manifest, paths, spool
+from magvit_jax import checksum, manifest
 from magvit_jax import tree as trees
+from magvit_jax.files import paths, remote_buffer
 from magvit_jax.messages import suggest
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
@@ -256,7 +257,7 @@ def _writing(workdir: paths.Path, step: int | None) -> Iterator[None]:
   except (OSError, ValueError) as error:
     kind, free = OSError, f" ({paths.free_mib(workdir):.0f} MiB free)"
     if paths.is_remote(workdir):  # which is no error of the user's
-      kind, free = spool.UploadError, ""
+      kind, free = remote_buffer.UploadError, ""
     raise kind(
       f"the checkpoint of step {step} could not be written to "
       f"{workdir / 'checkpoints'}{free}: {error}. "

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 from magvit_jax.types import Array, PyTree
 
 

@@ -14,16 +14,9 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
-from magvit_jax import (
-  checksum,
-  frozen_files,
-  paths,
-  pretrained,
-  registry,
-  tokenizers,
-  workdir,
-)
+from magvit_jax import checksum, frozen_files, registry, tokenizers
 from magvit_jax.export import read
+from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.losses import perceptual
 from magvit_jax.stages import token_net
 from magvit_jax.types import PyTree
@@ -142,7 +135,7 @@ def describe(cfg: Any, source: Any) -> ml_collections.ConfigDict:
 
 def _tokenizer_stage(source: str) -> dict[str, Any]:
   try:
-    document = workdir.read_config(source)
+    document = workdirs.read_config(source)
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f"tokenizer.workdir: {error}. Train a tokenizer first, or name another "
@@ -165,7 +158,7 @@ def _read_perceptual(own: Mapping[str, Any], loss: Any, what: str) -> PyTree:
       "a file that `convert` wrote, or train without one, with the name 'none' "
       "and no weight of 'loss_perceptual'"
     )
-  arrays, notes = pretrained.read(own["weights"])
+  arrays, notes = weight_file.read(own["weights"])
   for name, value in notes.items():
     # Weights with another padding have the same shapes.
     if loss.notes.get(name, value) != value:
@@ -173,7 +166,7 @@ def _read_perceptual(own: Mapping[str, Any], loss: Any, what: str) -> PyTree:
         f"{what} are of the wrong network: their {name} is {value!r}, and this "
         f"loss has {loss.notes[name]!r}; make them agree"
       )
-  return pretrained.fit(arrays, loss.abstract(), what)
+  return weight_file.fit(arrays, loss.abstract(), what)
 
 
 def _check_alive(loss: Any, params: PyTree, what: str) -> None:
@@ -201,14 +194,14 @@ def _saved(folder: paths.Name) -> dict[str, Any] | None:
   """The config of the run in `folder`, if there is one."""
   if not (paths.place(folder) / "config.json").exists():
     return None
-  return registry.plain(workdir.read_config(folder)["config"])
+  return registry.plain(workdirs.read_config(folder)["config"])
 
 
 def _check_same(
   folder: Any, what: str, trained: Mapping[str, Any], found: Mapping[str, Any]
 ) -> None:
   """ValueError, also under --resume=force: the run would mix the two."""
-  changes = workdir.diff(trained, found)
+  changes = workdirs.diff(trained, found)
   if changes:
     raise ValueError(
       f"{folder} was trained with another {what}:\n  "

@@ -12,15 +12,9 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import (
-  checkpoint,
-  checksum,
-  manifest,
-  paths,
-  registry,
-  tokenizers,
-)
+from magvit_jax import checkpoint, checksum, manifest, registry, tokenizers
 from magvit_jax import tree as trees
+from magvit_jax.files import paths
 from magvit_jax.losses import perceptual
 from magvit_jax.types import PyTree
 

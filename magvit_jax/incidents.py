@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import alive, messages, paths, spikes
+from magvit_jax import alive, messages, spikes
+from magvit_jax.files import paths
 
 MAX_BAD = 3  # non-finite steps in a row that stop a run
 NAMED = 64  # files that a row names at most

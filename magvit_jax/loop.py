@@ -22,7 +22,6 @@ from magvit_jax import (
   frozen_files,
   incidents,
   joining,
-  paths,
   processes,
   profiling,
   registry,
@@ -37,9 +36,9 @@ from magvit_jax import (
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
-from magvit_jax import workdir as workdirs
 from magvit_jax import writer as writers
 from magvit_jax.data import joint, pipeline
+from magvit_jax.files import paths, workdirs
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
 

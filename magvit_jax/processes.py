@@ -22,7 +22,8 @@ import numpy as np
 from jax._src import distributed  # the service has no public name
 from jax.experimental import multihost_utils
 
-from magvit_jax import checksum, paths, workdir
+from magvit_jax import checksum
+from magvit_jax.files import paths, workdirs
 from magvit_jax.types import PyTree
 
 ROOT = "magvit_jax"  # of the names in the service
@@ -108,7 +109,7 @@ def agree(what: str, facts: Mapping[str, Any]) -> None:
     if mark != marks[0]:
       same = [i for i, other in enumerate(marks) if other == mark]
       lines.append(f"process 0 -> {_list(same)}:")
-      changes = workdir.diff(every[0], every[same[0]])
+      changes = workdirs.diff(every[0], every[same[0]])
       lines += [f"  {change}" for change in changes]
   raise ValueError(
     f"the processes do not agree on {what}:\n" + "\n".join(lines) + "\nStart "
@@ -130,9 +131,9 @@ def facts(cfg: Any, **flags: Any) -> dict[str, Any]:
   }
   return {
     "processes": count(),
-    "config": workdir.normal(cfg),
+    "config": workdirs.normal(cfg),
     "flags": flags,
-    "versions": workdir.versions(),
+    "versions": workdirs.versions(),
     "code": code,
   }
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from magvit_jax import paths, spool
+from magvit_jax.files import paths, remote_buffer
 
 FOLDER = "profile"
 
@@ -99,7 +99,7 @@ class Trace:
     # Calls of Python are many, and noting them would slow the steps down.
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    self.spool = spool.Spool(self.folder)
+    self.spool = remote_buffer.Spool(self.folder)
     local = str(self.spool.local)
     jax.profiler.start_trace(local, profiler_options=options)
     self.on = True

@@ -27,11 +27,11 @@ from magvit_jax import (
   editing,
   frozen_files,
   long_video,
-  paths,
 )
 from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
 from magvit_jax.export import read
+from magvit_jax.files import paths
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree

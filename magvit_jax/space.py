@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from magvit_jax import checkpoint, paths
+from magvit_jax import checkpoint
+from magvit_jax.files import paths
 from magvit_jax.incidents import Incidents
 from magvit_jax.types import PyTree
 

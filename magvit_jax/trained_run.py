@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import checkpoint, frozen_files, paths, registry, workdir
+from magvit_jax import checkpoint, frozen_files, registry
 from magvit_jax.data import pipeline
+from magvit_jax.files import paths, workdirs
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.types import Array, PyTree
 
@@ -51,7 +52,7 @@ def open_run(
     OSError: no config, no checkpoint, or no clips there.
     TypeError: a change the source does not take.
   """
-  config = registry.plain(workdir.read_config(folder)["config"])
+  config = registry.plain(workdirs.read_config(folder)["config"])
   stage = registry.build(
     "stages",
     config["stage"],

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from magvit_jax import checkpoint as checkpoints
-from magvit_jax import inflation, messages, paths, registry, sharding
+from magvit_jax import inflation, messages, registry, sharding
 from magvit_jax import tree as trees
+from magvit_jax.files import paths
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 
 from magvit_jax import clock as clocks
-from magvit_jax import paths
+from magvit_jax.files import paths
 from magvit_jax.incidents import Incidents
 
 TICK = 5.0  # seconds between two looks, at most

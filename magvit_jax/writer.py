@@ -23,7 +23,7 @@ import tqdm
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2
 
-from magvit_jax import paths, spool
+from magvit_jax.files import paths, remote_buffer
 
 PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
 EVENT_SECONDS = 10.0  # between flushes of TensorBoard events
@@ -46,7 +46,7 @@ class Writer:
     self.kept = read(path, start)
     if not self.active:
       return
-    self.spool = spool.Spool(workdir)
+    self.spool = remote_buffer.Spool(workdir)
     local = self.spool.local / path.name
     truncate(path, start, local)
     self.file = local.open("a", encoding="utf-8")
@@ -123,7 +123,7 @@ class Writer:
       with contextlib.suppress(OSError):
         self.file.close()
       # As of a full disk, the error has come up where a row was written.
-      with contextlib.suppress(spool.UploadError):
+      with contextlib.suppress(remote_buffer.UploadError):
         self.spool.close()
 
   def _write(self, step: int, kind: str, values: dict[str, Any]) -> None:

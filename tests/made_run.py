@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from magvit_jax import doctor, registry, workdir, writer
+from magvit_jax import doctor, registry, writer
 from magvit_jax.discriminators import patch3d
+from magvit_jax.files import workdirs
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
 
@@ -133,8 +134,8 @@ def write(
     cfg: changes of `config`.
     done: whether DONE is there.
   """
-  workdir.check_writable(folder)
-  workdir.write_config(folder, config(**(cfg or {})))
+  workdirs.check_writable(folder)
+  workdirs.write_config(folder, config(**(cfg or {})))
   out = writer.Writer(folder, steps=STEPS, start=0)
   for step in range(EVERY, upto + 1, EVERY):
     out.write(step, "train", terms(step) | (rows(step) if rows else {}))
@@ -143,7 +144,7 @@ def write(
   out.write(upto, "time", times)
   out.close()
   if done:
-    workdir.mark_done(folder, upto)
+    workdirs.mark_done(folder, upto)
   return folder
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from magvit_jax import bits
+from magvit_jax.files import bit_packing
 
 
 @pytest.mark.parametrize(
@@ -19,41 +19,50 @@ def test_ids_come_back_and_take_no_more_bits_than_they_need(sizes):
   shape = (3, 5, 7)
   ids = np.stack([rng.integers(0, s, shape) for s in sizes], axis=-1)
   ids[0, 0, 0], ids[-1, -1, -1] = 0, np.array(sizes) - 1
-  data = bits.pack(ids, sizes)
+  data = bit_packing.pack(ids, sizes)
   need = math.prod(shape) * sum(math.ceil(math.log2(s)) for s in sizes)
-  assert len(data) == -(-need // 8) == bits.packed_bytes(ids.shape, sizes)
-  np.testing.assert_array_equal(bits.unpack(data, ids.shape, sizes), ids)
+  assert (
+    len(data) == -(-need // 8) == bit_packing.packed_bytes(ids.shape, sizes)
+  )
+  np.testing.assert_array_equal(bit_packing.unpack(data, ids.shape, sizes), ids)
 
 
 def test_the_lowest_bit_comes_first():
-  assert bits.pack(np.array([[1, 0], [5, 1]]), (8, 2)) == bytes([0b11010001])
-  assert bits.pack(np.array([[1], [2]]), (1024,)) == bytes([1, 8, 0])
+  assert bit_packing.pack(np.array([[1, 0], [5, 1]]), (8, 2)) == bytes(
+    [0b11010001]
+  )
+  assert bit_packing.pack(np.array([[1], [2]]), (1024,)) == bytes([1, 8, 0])
 
 
 def test_long_streams_are_packed_in_pieces(monkeypatch):
   ids = np.arange(1000)[:, None]
-  whole = bits.pack(ids, (1000,))
-  monkeypatch.setattr(bits, "ROWS", 24)
-  assert bits.pack(ids, (1000,)) == whole
-  np.testing.assert_array_equal(bits.unpack(whole, ids.shape, (1000,)), ids)
+  whole = bit_packing.pack(ids, (1000,))
+  monkeypatch.setattr(bit_packing, "ROWS", 24)
+  assert bit_packing.pack(ids, (1000,)) == whole
+  np.testing.assert_array_equal(
+    bit_packing.unpack(whole, ids.shape, (1000,)), ids
+  )
 
 
 def test_no_ids_are_no_bytes():
-  assert bits.pack(np.zeros((0, 2), np.int32), (4, 4)) == b""
-  assert bits.unpack(b"", (3, 0, 2), (4, 4)).shape == (3, 0, 2)
+  assert bit_packing.pack(np.zeros((0, 2), np.int32), (4, 4)) == b""
+  assert bit_packing.unpack(b"", (3, 0, 2), (4, 4)).shape == (3, 0, 2)
 
 
 @pytest.mark.parametrize(
   "call, words",
   [
-    (lambda: bits.pack(np.array([[1000]]), (1000,)), "must lie in 0..999"),
-    (lambda: bits.pack(np.array([[-1]]), (1000,)), "lie in -1..-1"),
-    (lambda: bits.pack(np.array([1, 2, 3]), (8, 8)), "the 2 factors"),
-    (lambda: bits.pack(np.zeros((1, 0), int), ()), "the 0 factors"),
-    (lambda: bits.pack(np.array([[0]]), (0,)), "must lie in 1..2^63"),
-    (lambda: bits.unpack(b"ab", (3, 1), (256,)), "which take 3"),
-    (lambda: bits.unpack(b"\xff", (1, 1), (8,)), "behind the last id"),
-    (lambda: bits.unpack(b"\x07", (1, 1), (6,)), "is 7, out of 0..5"),
+    (
+      lambda: bit_packing.pack(np.array([[1000]]), (1000,)),
+      "must lie in 0..999",
+    ),
+    (lambda: bit_packing.pack(np.array([[-1]]), (1000,)), "lie in -1..-1"),
+    (lambda: bit_packing.pack(np.array([1, 2, 3]), (8, 8)), "the 2 factors"),
+    (lambda: bit_packing.pack(np.zeros((1, 0), int), ()), "the 0 factors"),
+    (lambda: bit_packing.pack(np.array([[0]]), (0,)), "must lie in 1..2^63"),
+    (lambda: bit_packing.unpack(b"ab", (3, 1), (256,)), "which take 3"),
+    (lambda: bit_packing.unpack(b"\xff", (1, 1), (8,)), "behind the last id"),
+    (lambda: bit_packing.unpack(b"\x07", (1, 1), (6,)), "is 7, out of 0..5"),
   ],
 )
 def test_wrong_input_names_value_and_cure(call, words):
@@ -64,4 +73,4 @@ def test_wrong_input_names_value_and_cure(call, words):
 
 def test_ids_must_be_integers():
   with pytest.raises(TypeError, match="float64"):
-    bits.pack(np.zeros((1, 1)), (8,))
+    bit_packing.pack(np.zeros((1, 1)), (8,))

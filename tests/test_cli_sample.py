@@ -9,9 +9,10 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import editing, registry, report, sampler, token_file
+from magvit_jax import editing, registry, report, sampler
 from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_io, video_write
+from magvit_jax.files import token_file
 from magvit_jax.report import made, page, sheets, steps
 
 BOX = (0, 0, 8, 8)

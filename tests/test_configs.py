@@ -22,10 +22,10 @@ from magvit_jax import (
   registry,
   run_config,
   tokenizers,
-  workdir,
 )
 from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
+from magvit_jax.files import workdirs
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables
 
@@ -88,7 +88,7 @@ def test_there_are_configs_and_they_say_how_to_run_them():
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_resolved_text_is_golden(spec):
-  cfg = workdir.normal(run_config.load_config(spec))
+  cfg = workdirs.normal(run_config.load_config(spec))
   text = json.dumps(cfg, indent=2, sort_keys=True) + "\n"
   path = GOLDEN / f"{spec.replace('/', '-').replace(':', '-')}.json"
   if os.environ.get("UPDATE_GOLDEN"):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from parity import perceptual as peer
 
-from magvit_jax import pretrained, registry
+from magvit_jax import registry
 from magvit_jax import tree as trees
 from magvit_jax.__main__ import main
 from magvit_jax.convert import UNKNOWN, vgg16_lpips
+from magvit_jax.files import weight_file
 
 sources = registry.names("convert")
 
@@ -88,7 +89,7 @@ def test_two_public_files_become_one_of_ours(torch, files, tmp_path, capsys):
   said = capsys.readouterr().out
   assert "the published file has 397923af" in said
   assert f"perceptual.weights={out}" in said and "14,716,160 numbers" in said
-  arrays, notes = pretrained.read(out)
+  arrays, notes = weight_file.read(out)
   assert notes == {"net": "vgg16"}
   assert arrays.keys() == trees.named(vgg16_lpips.shapes()).keys()
   np.testing.assert_array_equal(arrays["net/conv1_1/bias"], np.arange(64))
@@ -148,23 +149,23 @@ def test_a_source_says_what_it_converts(name, capsys):
 def test_other_files_of_weights_are_refused(tmp_path):
   whole = tmp_path / "w.safetensors"
   arrays = {"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.float32)}
-  pretrained.write(whole, arrays, {"net": "x"})
+  weight_file.write(whole, arrays, {"net": "x"})
   half = tmp_path / "half.safetensors"
   half.write_bytes(whole.read_bytes()[:-4])
   empty = tmp_path / "empty.npz"
   empty.write_bytes(b"PK")
   for path in (half, empty):
     with pytest.raises(ValueError, match=f"{path.name} is damaged"):
-      pretrained.read(path)
+      weight_file.read(path)
   with pytest.raises(ValueError, match="weights are read from"):
-    pretrained.read(tmp_path / "w.pth")
-  found = pretrained.read(whole)[0]
+    weight_file.read(tmp_path / "w.pth")
+  found = weight_file.read(whole)[0]
   for wanted, text in (
     (dict(a=np.ones((3, 2)), c=np.ones(1)), "3 arrays differ:\n  a: .2, 3. "),
     (arrays | {"c": np.ones(1), "d": np.ones(1)}, "c: absent there, .1,. here"),
   ):
     with pytest.raises(ValueError, match=text):
-      pretrained.fit(found, wanted, "weights")
+      weight_file.fit(found, wanted, "weights")
   for bad, text in ((np.inf, "not finite"), (3, "weights are floats")):
     with pytest.raises(ValueError, match=text):
-      pretrained.fit({"a": np.asarray(bad)}, {"a": np.zeros(())}, "weights")
+      weight_file.fit({"a": np.asarray(bad)}, {"a": np.zeros(())}, "weights")

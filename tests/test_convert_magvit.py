@@ -8,9 +8,9 @@ import pytest
 from parity import magvit_tokenizer as peer
 
 import magvit_jax
-from magvit_jax import pretrained
 from magvit_jax.__main__ import main
 from magvit_jax.convert import Model, folder, magvit, reading
+from magvit_jax.files import weight_file
 
 TINY = Model(
   dict(
@@ -87,7 +87,7 @@ def test_ids_and_pixels_are_those_of_the_official_code(golden, place):
 def test_a_tokenizer_of_ours_goes_back_as_it_came(place, public):
   out, given = place / "back.safetensors", f"--input={place / 'ours'}"
   assert verb("--from=ours", "--to=magvit", given, f"--out={out}") == 0
-  arrays, notes = pretrained.read(out)
+  arrays, notes = weight_file.read(out)
   assert notes == {"layout": "magvit"} and arrays.keys() == public.keys()
   for name, array in arrays.items():
     np.testing.assert_array_equal(array, public[name])

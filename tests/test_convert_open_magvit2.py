@@ -8,9 +8,9 @@ import pytest
 from parity import open_magvit2 as peer
 
 import magvit_jax
-from magvit_jax import pretrained
 from magvit_jax.__main__ import main
 from magvit_jax.convert import Model, folder, open_magvit2
+from magvit_jax.files import weight_file
 from magvit_jax.tokenizers import open_magvit2 as backbone
 
 TINY = Model(
@@ -48,7 +48,7 @@ def converted(public, tmp_path_factory):
     state["model_ema." + name.replace(".", "")] = array
   one = np.ones(3, np.float32)
   state |= {"model_ema.decay": one, "loss.discriminator.main.0.weight": one}
-  pretrained.write(place / "whole.safetensors", state, {})
+  weight_file.write(place / "whole.safetensors", state, {})
   return place
 
 
@@ -87,7 +87,7 @@ def test_a_tokenizer_of_ours_goes_back_as_it_came(converted, public):
   out = converted / "back.safetensors"
   given = f"--input={converted / 'ours'}"
   assert verb("--from=ours", "--to=open_magvit2", given, f"--out={out}") == 0
-  arrays, notes = pretrained.read(out)
+  arrays, notes = weight_file.read(out)
   assert notes == {"layout": "open_magvit2"} and arrays.keys() == public.keys()
   for name, array in arrays.items():
     np.testing.assert_array_equal(array, public[name])
@@ -104,7 +104,7 @@ def test_another_checkpoint_is_refused_by_its_names(converted, public, capsys):
   def error(**changed):
     state = {k: a for k, a in {**public, **changed}.items() if a is not None}
     path = converted / "other.safetensors"
-    pretrained.write(path, state, {})
+    weight_file.write(path, state, {})
     out = f"--out={converted / 'other'}"
     flags = "--from=open_magvit2", "--model=tiny", f"--input={path}", out
     assert verb(*flags) == 2

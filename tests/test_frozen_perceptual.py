@@ -17,14 +17,13 @@ from magvit_jax import (
   frozen,
   frozen_files,
   loop,
-  pretrained,
   registry,
   sharding,
   tokenizers,
   trained_run,
-  workdir,
 )
 from magvit_jax import tree as trees
+from magvit_jax.files import weight_file, workdirs
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
 from magvit_jax.stages import TrainState
@@ -45,7 +44,7 @@ def arrays_of(own, seed=0):
 
 
 def write(path, own=LPIPS, change=lambda arrays: arrays, notes=None, seed=0):
-  pretrained.write(path, change(arrays_of(own, seed)), notes or {})
+  weight_file.write(path, change(arrays_of(own, seed)), notes or {})
   return path
 
 
@@ -73,7 +72,7 @@ def trained(tmp_path_factory):
   path, folder = write(top / "lpips.safetensors"), top / "run"
   cfg, arrays = frozen.resolve(config(path), folder)
   folder.mkdir()
-  workdir.write_config(folder, cfg)
+  workdirs.write_config(folder, cfg)
   frozen_files.save(folder, arrays)
   ema = jax.tree.map(
     lambda x: jnp.ones(x.shape, x.dtype),
@@ -84,7 +83,7 @@ def trained(tmp_path_factory):
   saver = checkpoint.Checkpointer(folder, every=1)
   saver.save(1, state, force=True)
   saver.close()
-  workdir.mark_done(folder, 1)
+  workdirs.mark_done(folder, 1)
   return folder, path
 
 
@@ -141,7 +140,7 @@ def test_other_weights_are_refused_even_by_force(trained, tmp_path):
     loop.run(config(path, pinned), tmp_path / "new")
   plain = tmp_path / "plain"
   plain.mkdir()
-  workdir.write_config(plain, without(config(path)))
+  workdirs.write_config(plain, without(config(path)))
   with pytest.raises(ValueError, match="trained without a perceptual.*init_fr"):
     loop.run(config(path), plain, "force")
   assert not (tmp_path / "new").exists()

@@ -11,15 +11,9 @@ from test_api import pixels
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax import (
-  api,
-  checkpoint,
-  checksum,
-  token_file,
-  tokenizers,
-  workdir,
-)
+from magvit_jax import api, checkpoint, checksum, tokenizers
 from magvit_jax.data import video_io, video_write
+from magvit_jax.files import token_file, workdirs
 from magvit_jax.stages import TrainState
 
 STAGE = {
@@ -66,7 +60,7 @@ def saved(folder, quantizer, backbone=STAGE["backbone"]):
   saver = checkpoint.Checkpointer(folder, every=1, keep=1)
   saver.save(1, state)
   saver.close()
-  workdir.write_config(folder, {"stage": stage, "data": {"frames": 4}})
+  workdirs.write_config(folder, {"stage": stage, "data": {"frames": 4}})
   return folder, module, params
 
 
@@ -176,6 +170,6 @@ def test_what_cannot_be_loaded_is_said(run, tmp_path):
   folder, _, _ = run
   with pytest.raises(OSError, match="step 7"):
     magvit_jax.load_tokenizer(folder, step=7)
-  workdir.write_config(tmp_path, {"stage": {"name": "generator"}})
+  workdirs.write_config(tmp_path, {"stage": {"name": "generator"}})
   with pytest.raises(ValueError, match="'generator'"):
     magvit_jax.load_tokenizer(tmp_path)

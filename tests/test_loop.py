@@ -27,8 +27,8 @@ from magvit_jax import (
   profiling,
   utilization,
   warmstart,
-  workdir,
 )
+from magvit_jax.files import workdirs
 
 
 def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
@@ -143,7 +143,7 @@ def test_a_run_killed_before_done_is_evaluated_and_done(whole, tmp_path):
   shutil.copytree(whole[0], folder)
   (folder / "DONE").unlink()
   # As a version left it that knew nothing of these keys.
-  document = workdir.read_config(folder)
+  document = workdirs.read_config(folder)
   for key in ("watch", "inflate"):
     del document["config"][key]
   (folder / "config.json").write_text(json.dumps(document))
@@ -170,7 +170,7 @@ def test_force_goes_on_with_the_new_config(tmp_path):
   with pytest.raises(ValueError, match="steps: 4 -> 6"):
     train(tmp_path, steps=6)
   assert train(tmp_path, "force", steps=6)["step"] == 6
-  document = workdir.read_config(tmp_path)
+  document = workdirs.read_config(tmp_path)
   assert document["config"]["steps"] == 6
   assert document["earlier"][0]["steps"] == 4
   with pytest.raises(ValueError, match="beyond steps=2"):
@@ -178,7 +178,7 @@ def test_force_goes_on_with_the_new_config(tmp_path):
   wider = dict(nan_from=10**6, width=4)
   with pytest.raises(checkpoint.MismatchError, match="of another network"):
     train(tmp_path, "force", steps=7, stage=wider)
-  assert workdir.read_config(tmp_path) == document
+  assert workdirs.read_config(tmp_path) == document
 
 
 def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):

@@ -15,18 +15,9 @@ import PIL.Image
 import pytest
 import toy_run
 
-from magvit_jax import (
-  __main__,
-  checkpoint,
-  frozen_files,
-  paths,
-  pretrained,
-  profiling,
-  spool,
-  token_file,
-  writer,
-)
+from magvit_jax import __main__, checkpoint, frozen_files, profiling, writer
 from magvit_jax.data import listing, video_folder, video_io, video_write
+from magvit_jax.files import paths, remote_buffer, token_file, weight_file
 
 GS = "gs://bucket"
 META = token_file.Meta(1, 2, 2, (0, 0, 0), "8", (1, 1, 1), (9,), "f", "a.mp4")
@@ -118,8 +109,8 @@ def test_tokens_weights_and_videos_come_back(folder):
   with pytest.raises(FileExistsError):
     token_file.check_target(f"{folder}/a.npz", overwrite=False)
   weights = {"net/w": np.ones((2, 3), np.float32)}
-  pretrained.write(f"{folder}/w.safetensors", weights, {"from": "x"})
-  arrays, notes = pretrained.read(f"{folder}/w.safetensors")
+  weight_file.write(f"{folder}/w.safetensors", weights, {"from": "x"})
+  arrays, notes = weight_file.read(f"{folder}/w.safetensors")
   np.testing.assert_array_equal(arrays["net/w"], weights["net/w"])
   assert notes == {"from": "x"}
   video = fixtures_video.pictures(20)
@@ -193,7 +184,7 @@ def test_rows_reach_the_bucket_before_a_checkpoint(bucket, monkeypatch):
 
 
 def test_what_a_bucket_does_not_take_stays_here(bucket, monkeypatch):
-  own = spool.Spool(f"{GS}/run")
+  own = remote_buffer.Spool(f"{GS}/run")
   (own.local / "a" / "b").mkdir(parents=True)
   (own.local / "a" / "b" / "c").write_text("1")
 
@@ -202,7 +193,7 @@ def test_what_a_bucket_does_not_take_stays_here(bucket, monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(fake_gcs.Store, "_open", refuse)
-    with pytest.raises(spool.UploadError, match=str(own.local)):
+    with pytest.raises(remote_buffer.UploadError, match=str(own.local)):
       own.close()
   assert own.local.exists()
   own.close()

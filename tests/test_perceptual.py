@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from parity import perceptual as peer
 
-from magvit_jax import pretrained, registry
+from magvit_jax import registry
 from magvit_jax import tree as trees
+from magvit_jax.files import weight_file
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
 
@@ -31,7 +32,7 @@ def converted(golden, source, loss):
   shapes = json.loads(str(golden["shapes"]))[source]
   module = importlib.import_module(f"magvit_jax.convert.{source}")
   arrays = module.convert(peer.drawn({k: tuple(s) for k, s in shapes.items()}))
-  return pretrained.fit(arrays, loss.abstract(), source)
+  return weight_file.fit(arrays, loss.abstract(), source)
 
 
 @functools.cache

@@ -8,8 +8,9 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import completion, editing, manifest, workdir
+from magvit_jax import completion, editing, manifest
 from magvit_jax.data import transforms
+from magvit_jax.files import workdirs
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_only_its_own_workdir_is_read(gen, tmp_path):
 def test_what_cannot_be_loaded_is_said(tmp_path):
   with pytest.raises(OSError, match="step 7"):
     magvit_jax.load_generator(toy_generator.folder(), step=7)
-  workdir.write_config(tmp_path, {"stage": {"name": "tokenizer"}})
+  workdirs.write_config(tmp_path, {"stage": {"name": "tokenizer"}})
   with pytest.raises(ValueError, match="'tokenizer'"):
     magvit_jax.load_generator(tmp_path)
   with pytest.raises(FileNotFoundError, match="config.json"):

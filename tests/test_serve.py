@@ -11,8 +11,9 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import checkpoint, checksum, tokenizers, workdir
+from magvit_jax import checkpoint, checksum, tokenizers
 from magvit_jax.data import transforms, video_io
+from magvit_jax.files import workdirs
 from magvit_jax.metrics import psnr
 from magvit_jax.serve import edits, films, looks, markup, models, uploads
 from magvit_jax.stages import TrainState
@@ -121,7 +122,7 @@ def test_a_look_is_what_the_tokenizer_makes(ready, clip):
 
 def test_a_tokenizer_alone_is_loaded(tmp_path):
   stage = {"name": "tokenizer", **toy_generator.TOKENIZER}
-  workdir.write_config(tmp_path, {"stage": stage, "data": toy_generator.DATA})
+  workdirs.write_config(tmp_path, {"stage": stage, "data": toy_generator.DATA})
   abstract = tokenizers.abstract(tokenizers.build_tokenizer(stage))
   weights = toy_generator.drawn(abstract, 5)
   saver = checkpoint.Checkpointer(tmp_path, every=1)

@@ -7,16 +7,8 @@ import numpy as np
 import pytest
 import toy_loop
 
-from magvit_jax import (
-  alive,
-  clock,
-  incidents,
-  paths,
-  sharding,
-  space,
-  spikes,
-  watch,
-)
+from magvit_jax import alive, clock, incidents, sharding, space, spikes, watch
+from magvit_jax.files import paths
 from magvit_jax.stages import TrainState
 
 FILES = ("a.mp4", "b.mp4", "c.mp4")

@@ -6,7 +6,7 @@ import pathlib
 import ml_collections
 import pytest
 
-from magvit_jax import workdir
+from magvit_jax.files import workdirs
 
 
 def config(**changes):
@@ -15,8 +15,8 @@ def config(**changes):
 
 
 def test_config_json_holds_what_a_reader_needs(tmp_path):
-  workdir.write_config(tmp_path, config())
-  document = workdir.read_config(tmp_path)
+  workdirs.write_config(tmp_path, config())
+  document = workdirs.read_config(tmp_path)
   assert document["config"]["size"] == [64, 64]
   assert document["config"]["stage"]["optim"] == {"lr": 0.1}
   assert document["versions"].keys() >= {"python", "jax", "orbax-checkpoint"}
@@ -26,7 +26,7 @@ def test_config_json_holds_what_a_reader_needs(tmp_path):
 
 def test_diff_names_paths_and_both_values():
   new = config(steps=6, stage=dict(name="x", optim=dict(lr=0.2, b1=0.5)))
-  assert workdir.diff(config(), new) == [
+  assert workdirs.diff(config(), new) == [
     "stage.optim.b1: (absent) -> 0.5",
     "stage.optim.lr: 0.1 -> 0.2",
     "steps: 5 -> 6",
@@ -34,71 +34,71 @@ def test_diff_names_paths_and_both_values():
 
 
 def test_diff_takes_lists_for_tuples_and_sees_empty_groups():
-  stored = json.loads(json.dumps(workdir.normal(config())))
-  assert workdir.diff(stored, config()) == []
-  assert workdir.diff({"a": {}}, {}) == ["a: {} -> (absent)"]
-  assert workdir.diff({"a": {}}, {"a": {"b": 1}}) == [
+  stored = json.loads(json.dumps(workdirs.normal(config())))
+  assert workdirs.diff(stored, config()) == []
+  assert workdirs.diff({"a": {}}, {}) == ["a: {} -> (absent)"]
+  assert workdirs.diff({"a": {}}, {"a": {"b": 1}}) == [
     "a: {} -> (absent)",
     "a.b: (absent) -> 1",
   ]
 
 
 def test_auto_starts_then_goes_on_then_is_done(tmp_path):
-  assert workdir.prepare(tmp_path / "new" / "w", config(), "auto") == "new"
+  assert workdirs.prepare(tmp_path / "new" / "w", config(), "auto") == "new"
   folder = tmp_path / "new" / "w"
-  assert workdir.prepare(folder, config(), "auto") == "resume"
-  workdir.mark_done(folder, 5)
-  assert workdir.prepare(folder, config(), "auto") == "done"
-  assert workdir.prepare(folder, config(), "force") == "done"
+  assert workdirs.prepare(folder, config(), "auto") == "resume"
+  workdirs.mark_done(folder, 5)
+  assert workdirs.prepare(folder, config(), "auto") == "done"
+  assert workdirs.prepare(folder, config(), "force") == "done"
 
 
 def test_planning_writes_nothing(tmp_path):
-  assert workdir.plan(tmp_path / "w", config(), "auto") == "new"
+  assert workdirs.plan(tmp_path / "w", config(), "auto") == "new"
   assert not (tmp_path / "w").exists()
-  workdir.prepare(tmp_path, config(), "auto")
-  workdir.mark_done(tmp_path, 5)
+  workdirs.prepare(tmp_path, config(), "auto")
+  workdirs.mark_done(tmp_path, 5)
   before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-  assert workdir.plan(tmp_path, config(steps=9), "force") == "resume"
+  assert workdirs.plan(tmp_path, config(steps=9), "force") == "resume"
   assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_auto_refuses_another_config_and_changes_nothing(tmp_path):
-  workdir.prepare(tmp_path, config(), "auto")
+  workdirs.prepare(tmp_path, config(), "auto")
   before = (tmp_path / "config.json").read_bytes()
   with pytest.raises(ValueError, match="steps: 5 -> 6") as error:
-    workdir.prepare(tmp_path, config(steps=6), "auto")
+    workdirs.prepare(tmp_path, config(steps=6), "auto")
   assert "another --workdir" in str(error.value)
   assert "--resume=force" in str(error.value)
   assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_never_refuses_whatever_the_config(tmp_path):
-  assert workdir.prepare(tmp_path, config(), "never") == "new"
+  assert workdirs.prepare(tmp_path, config(), "never") == "new"
   with pytest.raises(FileExistsError, match="nothing is ever overwritten"):
-    workdir.prepare(tmp_path, config(), "never")
+    workdirs.prepare(tmp_path, config(), "never")
 
 
 def test_force_keeps_the_earlier_config_and_reopens_a_done_run(tmp_path):
-  workdir.prepare(tmp_path, config(), "auto")
-  workdir.mark_done(tmp_path, 5)
-  assert workdir.prepare(tmp_path, config(steps=9), "force") == "resume"
-  document = workdir.read_config(tmp_path)
+  workdirs.prepare(tmp_path, config(), "auto")
+  workdirs.mark_done(tmp_path, 5)
+  assert workdirs.prepare(tmp_path, config(steps=9), "force") == "resume"
+  document = workdirs.read_config(tmp_path)
   assert document["config"]["steps"] == 9
   assert [old["steps"] for old in document["earlier"]] == [5]
 
 
 def test_checkpoints_without_a_config_are_not_written_over(tmp_path):
   (tmp_path / "checkpoints").mkdir()
-  assert workdir.plan(tmp_path, config(), "auto") == "new"
+  assert workdirs.plan(tmp_path, config(), "auto") == "new"
   (tmp_path / "checkpoints" / "3").mkdir()
   with pytest.raises(FileExistsError, match="no config.json"):
-    workdir.prepare(tmp_path, config(), "auto")
+    workdirs.prepare(tmp_path, config(), "auto")
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(OSError, match="cannot be written"):
-    workdir.prepare(tmp_path / "file", config(), "auto")
+    workdirs.prepare(tmp_path / "file", config(), "auto")
 
 
 def test_a_full_disk_is_found_before_training(tmp_path, monkeypatch):
@@ -107,15 +107,15 @@ def test_a_full_disk_is_found_before_training(tmp_path, monkeypatch):
 
   monkeypatch.setattr(pathlib.Path, "write_bytes", full)
   with pytest.raises(OSError, match="No space left on device.*free space"):
-    workdir.prepare(tmp_path, config(), "auto")
+    workdirs.prepare(tmp_path, config(), "auto")
   assert not (tmp_path / "config.json").exists()
 
 
 def test_unknown_mode_and_no_run(tmp_path):
   with pytest.raises(ValueError, match="did you mean 'force'"):
-    workdir.prepare(tmp_path, config(), "forse")
+    workdirs.prepare(tmp_path, config(), "forse")
   with pytest.raises(FileNotFoundError, match="not the workdir of a run"):
-    workdir.read_config(tmp_path)
+    workdirs.read_config(tmp_path)
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(ValueError, match="is not JSON"):
-    workdir.read_config(tmp_path)
+    workdirs.read_config(tmp_path)

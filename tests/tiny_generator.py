@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from magvit_jax import checkpoint, registry, workdir
+from magvit_jax import checkpoint, registry
+from magvit_jax.files import workdirs
 from magvit_jax.quantizers import lfq
 from magvit_jax.stages import TrainState
 from magvit_jax.tokenizers import build_tokenizer, causal3d
@@ -89,7 +90,7 @@ def tokenizer_stage():
 def write_tokenizer(folder, seed=0):
   """A workdir with a config and one checkpoint."""
   folder.mkdir(exist_ok=True)
-  workdir.write_config(folder, base(tokenizer_stage()))
+  workdirs.write_config(folder, base(tokenizer_stage()))
   params = tokenizer_params(seed)
   bad = {"bad": jnp.zeros((), jnp.int32)}
   state = TrainState(jnp.int32(7), {"gen": params}, {}, params, {}, bad)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_generator
 
-from magvit_jax import checkpoint, tokenizers, workdir
+from magvit_jax import checkpoint, tokenizers
+from magvit_jax.files import workdirs
 from magvit_jax.stages import TrainState
 
 STEP = 7
@@ -17,7 +18,7 @@ def write(folder):
   folder.mkdir()
   config = tiny_generator.base(stage)
   config["data"] = {**config["data"], "root": "/home/somebody/films"}
-  workdir.write_config(folder, config)
+  workdirs.write_config(folder, config)
   # Drawn rather than initialized: that would compile for longer than we test.
   rng = np.random.default_rng(0)
   params = jax.tree.map(

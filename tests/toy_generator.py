@@ -9,14 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import (
-  checkpoint,
-  checksum,
-  frozen_files,
-  registry,
-  tokenizers,
-  workdir,
-)
+from magvit_jax import checkpoint, checksum, frozen_files, registry, tokenizers
+from magvit_jax.files import workdirs
 from magvit_jax.stages import TrainState, token_net
 
 TOKENIZER = {
@@ -115,7 +109,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   saver.save(4, state)
   saver.close()
   frozen_files.save(path, {"tokenizer": weights})
-  workdir.write_config(path, registry.plain(config))
+  workdirs.write_config(path, registry.plain(config))
   row = {"step": 4, "kind": "eval", **EVALS}
   (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
   return path

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checkpoint, registry, workdir
+from magvit_jax import checkpoint, registry
+from magvit_jax.files import workdirs
 from magvit_jax.metrics import box_means
 from magvit_jax.stages import Stage, TrainState
 
@@ -135,7 +136,7 @@ def rows(steps=400):
 def write(folder, checkpoints=(400,)):
   """A workdir with config, metrics and checkpoints."""
   folder.mkdir(exist_ok=True)
-  workdir.write_config(folder, CONFIG)
+  workdirs.write_config(folder, CONFIG)
   text = "".join(json.dumps(row) + "\n" for row in rows())
   (folder / "metrics.jsonl").write_text(text)
   for step in checkpoints:

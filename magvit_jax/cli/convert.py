@@ -20,10 +20,11 @@ import pathlib
 import types
 
 from magvit_jax import convert as converting
-from magvit_jax import messages, pretrained, registry, token_file
+from magvit_jax import messages, registry
 from magvit_jax import tree as trees
 from magvit_jax.convert import folder, reading
 from magvit_jax.export import write as exporting
+from magvit_jax.files import token_file, weight_file
 
 OURS = "ours"
 
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
     return 0
   for path in args.input:
     # A file that is not there is said so before any is hashed.
-    pretrained.check_there(path, "--input")
+    weight_file.check_there(path, "--input")
   if args.model and not models:
     raise ValueError(
       f"--model={args.model}: {args.source} has no tokenizers to choose from; "
@@ -63,8 +64,8 @@ def _to_net(args: argparse.Namespace, source: types.ModuleType) -> None:
   """Writes the weights of a net that a loss reads."""
   _check_file(args)
   arrays = source.convert(_read(args, source))
-  tree = pretrained.fit(arrays, source.shapes(), _what(args))
-  pretrained.write(args.out, trees.named(tree), source.NOTES)
+  tree = weight_file.fit(arrays, source.shapes(), _what(args))
+  weight_file.write(args.out, trees.named(tree), source.NOTES)
   print(
     f"{args.out}: {trees.count(tree):,} numbers in {len(arrays)} arrays\n"
     f"train with {source.USE.format(out=args.out)}"
@@ -99,7 +100,7 @@ def _to_public(args: argparse.Namespace) -> int:
   _check_file(args)
   stage, arrays = folder.read(args.input[0])
   public = source.public(arrays, stage)
-  pretrained.write(args.out, public, {"layout": args.to})
+  weight_file.write(args.out, public, {"layout": args.to})
   print(f"{args.out}: {len(public)} arrays in the layout of {args.to}")
   return 0
 

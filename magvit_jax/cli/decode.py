@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from magvit_jax import api, paths, token_file
+from magvit_jax import api
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import transforms, video_io, video_write
+from magvit_jax.files import paths, token_file
 
 
 def main(argv: list[str]) -> int:

@@ -30,15 +30,14 @@ from magvit_jax import (
   api,
   checksum,
   evaluate,
-  paths,
   registry,
   run_config,
-  token_file,
   tokenizers,
   trained_run,
 )
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
+from magvit_jax.files import paths, token_file
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
 

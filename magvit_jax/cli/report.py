@@ -14,7 +14,8 @@ the same clips, such as one trained without a discriminator.
 
 import argparse
 
-from magvit_jax import paths, report
+from magvit_jax import report
+from magvit_jax.files import paths
 
 
 def main(argv: list[str]) -> int:

@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing, long_video, messages, paths, sampler, token_file
+from magvit_jax import editing, long_video, messages, sampler
 from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import transforms, video_write
+from magvit_jax.files import paths, token_file
 from magvit_jax.report import sheets, steps
 
 FPS = Fraction(8)  # of what has no input to take it from

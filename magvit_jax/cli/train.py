@@ -31,8 +31,8 @@ from magvit_jax import (
   processes,
   profiling,
   run_config,
-  workdir,
 )
+from magvit_jax.files import workdirs
 
 
 def main(argv: list[str]) -> int:
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument(
     "--resume",
     default="auto",
-    choices=workdir.MODES,
+    choices=workdirs.MODES,
     help="auto: go on with an equal config; never: refuse a folder that holds "
     "a run; force: go on with the new config",
   )

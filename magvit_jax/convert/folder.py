@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import paths, pretrained, tokenizers, workdir
+from magvit_jax import tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.convert import Model
 from magvit_jax.export import read as reader
 from magvit_jax.export import write as exporting
+from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,8 +60,8 @@ def to_ours(
   """
   stage = model.config["stage"]
   state = source.select(state)
-  state = pretrained.fit(state, public_shapes(source, stage), what)
-  return pretrained.fit(
+  state = weight_file.fit(state, public_shapes(source, stage), what)
+  return weight_file.fit(
     source.convert(state, stage),
     tokenizers.abstract(tokenizers.build_tokenizer(stage)),
     what,
@@ -79,10 +80,10 @@ def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
     OSError: it cannot be written.
   """
   with exporting.making(out) as part:
-    document = {"config": workdir.normal(model.config)}
+    document = {"config": workdirs.normal(model.config)}
     text = json.dumps(document, indent=2) + "\n"
     (part / "config.json").write_text(text, encoding="utf-8")
-    pretrained.write(part / reader.PARAMS, trees.named(params), {})
+    weight_file.write(part / reader.PARAMS, trees.named(params), {})
 
 
 def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:

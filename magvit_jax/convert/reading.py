@@ -14,9 +14,9 @@ from typing import Any
 import flax.serialization
 import numpy as np
 
-from magvit_jax import pretrained
 from magvit_jax import tree as trees
 from magvit_jax.convert import torchscript
+from magvit_jax.files import weight_file
 
 TORCH = (".pth", ".pt", ".ckpt", ".bin")
 FLAX = ".msgpack"
@@ -57,12 +57,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return torchscript.read(path)
   if path.suffix == FLAX or FLAX_NAME.fullmatch(path.name):
     return _read_flax(path)
-  return pretrained.read(path)[0]
+  return weight_file.read(path)[0]
 
 
 def _read_flax(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Arrays by the names of their dicts, joined by '/'; others are left out."""
-  pretrained.check_there(path, "--input")
+  weight_file.check_there(path, "--input")
   try:
     tree = flax.serialization.msgpack_restore(path.read_bytes())
   except (ValueError, TypeError) as error:
@@ -74,7 +74,7 @@ def _read_flax(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-  pretrained.check_there(path, "--input")
+  weight_file.check_there(path, "--input")
   torch = _torch(path)
   try:
     state = torch.load(path, map_location="cpu", weights_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jax import dtypes
 
-from magvit_jax import pretrained
+from magvit_jax.files import weight_file
 
 SUFFIX = ".jit"
 DTYPES = {
@@ -55,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       than modules and tensors.
   """
   path = pathlib.Path(path)
-  pretrained.check_there(path, "--input")
+  weight_file.check_there(path, "--input")
   try:
     with zipfile.ZipFile(path) as archive:
       module = _Unpickler(archive).load()

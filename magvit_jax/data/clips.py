@@ -10,8 +10,8 @@ import dataclasses
 import importlib.util
 import pathlib
 
-from magvit_jax import paths
 from magvit_jax.data import video_folder
+from magvit_jax.files import paths
 
 NAMES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 

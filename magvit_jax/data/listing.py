@@ -5,8 +5,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from magvit_jax import paths
 from magvit_jax.data import video_io
+from magvit_jax.files import paths
 
 EXTENSIONS = video_io.VIDEO_EXTENSIONS + video_io.IMAGE_EXTENSIONS
 

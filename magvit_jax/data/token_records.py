@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import paths, registry, token_file
+from magvit_jax import registry
+from magvit_jax.files import paths, token_file
 from magvit_jax.tasks import tables as task_tables
 
 

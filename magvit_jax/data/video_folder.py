@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import tqdm
 
-from magvit_jax import messages, paths
+from magvit_jax import messages
 from magvit_jax.data import listing, transforms, video_io
+from magvit_jax.files import paths
 
 BY_HASH_FROM = 20  # files
 _SEED = 20_240_101  # of the fixed list of evaluation clips

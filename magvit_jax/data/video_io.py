@@ -21,7 +21,7 @@ import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".gif")
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -14,7 +14,7 @@ import av.filter
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 
 # H.264 stores chroma at half the size, which an odd picture does not divide
 # into. Such pictures keep it whole: fewer hardware players read the result,

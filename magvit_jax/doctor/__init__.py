@@ -8,8 +8,9 @@ not left enough yet, a check says nothing.
 
 from typing import NamedTuple
 
-from magvit_jax import paths, registry
+from magvit_jax import registry
 from magvit_jax.doctor.run import Run
+from magvit_jax.files import paths
 
 SEVERITIES = ("wrong", "warn", "note", "ok")
 

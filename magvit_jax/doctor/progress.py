@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 
-from magvit_jax import paths, signals
+from magvit_jax import signals
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import MIN_ROWS, Run
 from magvit_jax.doctor.sessions import Session, last_session
+from magvit_jax.files import paths
 
 # Evaluating, saving and compiling leave no rows; half an hour covers them, and
 # so do twenty times the usual gap where rows are rare.

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import incidents, paths, registry, spikes, tokenizers, workdir
+from magvit_jax import incidents, registry, spikes, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.doctor import saved
+from magvit_jax.files import paths, workdirs
 from magvit_jax.report import curves, gather
 from magvit_jax.types import PyTree
 
@@ -34,7 +35,7 @@ class Run:
 
   def __init__(self, folder: paths.Name):
     self.path = paths.place(folder)
-    document = workdir.read_config(self.path)
+    document = workdirs.read_config(self.path)
     config = document.get("config") if isinstance(document, dict) else None
     missing = [k for k in NEEDED if k not in (config or {})]
     if missing:

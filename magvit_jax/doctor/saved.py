@@ -3,7 +3,8 @@
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checkpoint, checksum, manifest, paths
+from magvit_jax import checkpoint, checksum, manifest
+from magvit_jax.files import paths
 from magvit_jax.types import PyTree
 
 

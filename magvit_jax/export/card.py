@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 from magvit_jax.report import measures
 
 LICENSE = "unknown: ask who trained it"

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import frozen_files, messages, paths, tokenizers
+from magvit_jax import frozen_files, messages, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.decoding import maskgit
 from magvit_jax.export import program_file, read
+from magvit_jax.files import paths
 from magvit_jax.nn import target_platform
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables as task_tables

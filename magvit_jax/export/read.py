@@ -9,14 +9,8 @@ from typing import Any
 import jax
 
 import magvit_jax
-from magvit_jax import (
-  checkpoint,
-  checksum,
-  paths,
-  pretrained,
-  registry,
-  workdir,
-)
+from magvit_jax import checkpoint, checksum, registry
+from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
 
 PARAMS = "params.safetensors"
@@ -48,8 +42,8 @@ def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
     )
   check_file(folder, PARAMS)
   path = paths.place(folder) / PARAMS
-  arrays, _ = pretrained.read(path)
-  params = pretrained.fit(arrays, abstract, f"the weights in {path}")
+  arrays, _ = weight_file.read(path)
+  params = weight_file.fit(arrays, abstract, f"the weights in {path}")
   return jax.tree.map(jax.numpy.asarray, params)
 
 
@@ -60,7 +54,7 @@ def config(folder: paths.Name) -> dict[str, Any]:
     FileNotFoundError: the folder holds neither.
     ValueError: config.json is not JSON, or of a layout of another version.
   """
-  about = document if is_folder(folder) else workdir.read_config
+  about = document if is_folder(folder) else workdirs.read_config
   return registry.plain(about(folder)["config"])
 
 
@@ -71,7 +65,7 @@ def is_folder(folder: paths.Name) -> bool:
 
 def document(folder: paths.Name) -> dict[str, Any]:
   """All of config.json of such a folder; errors as those of `config`."""
-  about = workdir.read_config(folder)
+  about = workdirs.read_config(folder)
   layout = about.get("layout", LAYOUT)
   if layout != LAYOUT:
     raise ValueError(

@@ -18,14 +18,12 @@ from magvit_jax import (
   export,
   frozen_files,
   messages,
-  paths,
-  pretrained,
   sampler,
   tokenizers,
-  workdir,
 )
 from magvit_jax import tree as trees
 from magvit_jax.export import card, programs, read
+from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
 
 STAGES = ("tokenizer", "generator")
@@ -61,14 +59,14 @@ def write(
   """
   out = check_out(out)
   programs.check_platforms(platforms)
-  run = workdir.read_config(folder)
+  run = workdirs.read_config(folder)
   config = network(read.config(folder), dtype)
   step = newest(folder) if step is None else step
   weights = load(folder, config, step)
   with making(out) as part:
     exported = save_programs(part, config, platforms)
     arrays = {k: np.asarray(v) for k, v in trees.named(weights).items()}
-    pretrained.write(part / read.PARAMS, arrays, {"format": "magvit_jax"})
+    weight_file.write(part / read.PARAMS, arrays, {"format": "magvit_jax"})
     about = describe(part, config, step, exported, weights)
     about["platforms"] = list(platforms)
     text = card.write(folder, run, about, out.name, license)
@@ -219,7 +217,7 @@ def describe(
       weights["tokenizer"] if made else weights
     ),
     "programs": exported,
-    "config": workdir.normal(config),
+    "config": workdirs.normal(config),
   }
   if made:
     about["tasks"] = sorted(config["stage"]["tasks"])

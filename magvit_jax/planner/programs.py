@@ -24,8 +24,8 @@ from magvit_jax import (
   registry,
   sharding,
   tokenizers,
-  workdir,
 )
+from magvit_jax.files import workdirs
 from magvit_jax.nn import target_platform
 from magvit_jax.planner.chips import Topology
 from magvit_jax.stages import Stage, TrainState, token_net
@@ -126,7 +126,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
 
   folder = pathlib.Path(cfg.tokenizer.workdir)
   if not tokenizer and (folder / "config.json").exists():
-    source = workdir.read_config(folder)["config"]
+    source = workdirs.read_config(folder)["config"]
   else:
     family, _, name = spec.partition(":")[0].rpartition("/")
     if not tokenizer and not family.endswith("generator"):

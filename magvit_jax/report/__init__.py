@@ -1,6 +1,6 @@
 """The report of a run: one HTML file that opens without a network."""
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 from magvit_jax.report import beside as beside_section
 from magvit_jax.report import gather, page, sections
 

@@ -13,16 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import (
-  checksum,
-  evaluate,
-  paths,
-  registry,
-  sampler,
-  trained_run,
-  workdir,
-)
+from magvit_jax import checksum, evaluate, registry, sampler, trained_run
 from magvit_jax.data import transforms
+from magvit_jax.files import paths, workdirs
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report.made import Made, make
 
@@ -109,7 +102,7 @@ def gather(folder: paths.Name) -> Workdir:
     OSError: the folder has no config.json.
   """
   path = paths.place(folder)
-  about = dict(workdir.read_config(path))
+  about = dict(workdirs.read_config(path))
   config = about.pop("config")
   notes: list[str] = []
   held = split = futures = tokenizer = None

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 
 FORMAT = 1
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 
-from magvit_jax import messages, paths, registry, run_config
+from magvit_jax import messages, registry, run_config
+from magvit_jax.files import paths
 from magvit_jax.types import PyTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 
-from magvit_jax import paths
+from magvit_jax.files import paths
 
 
 class UploadError(RuntimeError):

@@ -13,8 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from magvit_jax import paths
 from magvit_jax import tree as trees
+from magvit_jax.files import paths
 from magvit_jax.types import PyTree
 
 KINDS = (".safetensors", ".npz")
