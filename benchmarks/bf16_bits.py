@@ -54,7 +54,7 @@ def quantizer_sizes(stage) -> tuple[int, ...]:
 
 def opened(args: argparse.Namespace):
   """(stage config, params, source) of a run."""
-  from magvit_jax import trained_run
+  from magvit_jax.checkpoints import trained_run
 
   run = trained_run.open_run(args.source)
   return run.config["stage"], run.state.ema, run.source

@@ -19,8 +19,9 @@ import numpy as np
 import magvit_jax
 from magvit_jax import __main__ as command
 from magvit_jax import tokenizers
-from magvit_jax.export import programs, read
-from magvit_jax.export.read import PARAMS
+from magvit_jax.checkpoints import saved_weights
+from magvit_jax.checkpoints.saved_weights import PARAMS
+from magvit_jax.export import programs
 from magvit_jax.files import weight_file
 
 
@@ -43,11 +44,13 @@ def main() -> None:
 
 def compare(folder: pathlib.Path, batch: int, rounds: int) -> None:
   """Measures encode, then decode of the ids that it gave."""
-  about = read.document(folder)
+  about = saved_weights.document(folder)
   stage = about["config"]["stage"]
   module = tokenizers.build_tokenizer(stage)
   arrays = weight_file.read(folder / PARAMS)[0]
-  tree = read.weights(folder, programs.weight_shapes(about["config"]), None)
+  tree = saved_weights.weights(
+    folder, programs.weight_shapes(about["config"]), None
+  )
   params = jax.device_put(arrays)
   rng = np.random.default_rng(0)
   x = rng.uniform(-1, 1, (batch, *about["clip"])).astype(np.float32)

@@ -31,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from magvit_jax import checkpoint, loop, run_config, writer
+from magvit_jax import loop, run_config, writer
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.stages import Stage, TrainState
 
 STEPS = 24
@@ -214,7 +215,7 @@ class Count:
         return done
       done += 1
       self.after(name, folder, text)
-      safe = max([safe, *checkpoint.steps(folder)])
+      safe = max([safe, *checkpointer.steps(folder)])
     self.finished(name, folder)
     return done
 
@@ -246,7 +247,7 @@ class Count:
     frozen = folder / "frozen"
     unsure = frozen.exists() and not (frozen / "sha256").exists()
     self.counts["kills while frozen arrays were written"] += unsure
-    steps = checkpoint.steps(folder)
+    steps = checkpointer.steps(folder)
     rows = self.rows(name, folder)
     if rows:
       self.again.append(rows[-1]["step"] - max(steps, default=0))
@@ -307,9 +308,9 @@ def same_bits(root, names):
   shapes = jax.eval_shape(
     init, jax.random.key(0), {}, {"kernel": jnp.zeros((SIDE, SIDE))}
   )
-  for item in checkpoint.ITEMS:
+  for item in checkpointer.ITEMS:
     whole, *others = (
-      checkpoint.load_params(root / name, getattr(shapes, item), item, STEPS)
+      checkpointer.load_params(root / name, getattr(shapes, item), item, STEPS)
       for name in ("whole", *names)
     )
     for name, other in zip(names, others, strict=True):

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checksum, tiling, tokenizers
-from magvit_jax.export import read
+from magvit_jax import tiling, tokenizers
+from magvit_jax.checkpoints import checksum, saved_weights
 
 # Pixels of one piece over all tiles: what the host holds as float32 at a time.
 PIECE_PIXELS = 2**23
@@ -56,7 +56,7 @@ def load_tokenizer(
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: the run in it did not train a tokenizer.
   """
-  config = read.config(folder)
+  config = saved_weights.config(folder)
   stage = config["stage"]
   if stage["name"] != "tokenizer":
     raise ValueError(
@@ -65,7 +65,7 @@ def load_tokenizer(
     )
   module = tokenizers.build_tokenizer(stage)
   abstract = tokenizers.abstract(module)
-  params = read.weights(folder, abstract, step)
+  params = saved_weights.weights(folder, abstract, step)
   clip = None if module.backbone.causal else config["data"]["frames"]
   return Codec(module, params, tile=tile, overlap=overlap, clip=clip)
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
-from magvit_jax import checksum, frozen_files, registry, tokenizers
-from magvit_jax.export import read
+from magvit_jax import registry, tokenizers
+from magvit_jax.checkpoints import checksum, frozen_params, saved_weights
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.losses import perceptual
 from magvit_jax.stages import token_net
@@ -44,7 +44,7 @@ def resolve(
   """
   if "tokenizer" in cfg:
     return _resolve_tokenizer(cfg, folder)
-  if frozen_files.perceptual_group(cfg):
+  if frozen_params.perceptual_group(cfg):
     return _resolve_perceptual(cfg, folder)
   return cfg, {}
 
@@ -56,13 +56,13 @@ def _resolve_tokenizer(
   saved = saved if saved and "tokenizer" in saved else None
   if saved and not (paths.place(source) / "config.json").exists():
     # The tokenizer's run is gone or elsewhere; this run has its weights.
-    params = frozen_files.restore(folder, saved)["tokenizer"]
+    params = frozen_params.restore(folder, saved)["tokenizer"]
     stage = saved["tokenizer"]
   else:
     stage = _tokenizer_stage(source)
     wanted = tokenizers.abstract(tokenizers.build_tokenizer(stage))
-    params = read.weights(source, wanted, None)
-  own = {part: stage[part] for part in frozen_files.PARTS}
+    params = saved_weights.weights(source, wanted, None)
+  own = {part: stage[part] for part in frozen_params.PARTS}
   own["fingerprint"] = checksum.fingerprint(params)
   pinned = cfg.tokenizer.fingerprint
   _check_pinned("tokenizer", source, own["fingerprint"], pinned)
@@ -79,7 +79,7 @@ def _resolve_perceptual(
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   plain, saved = registry.plain(cfg), _saved(folder)
   own = plain["stage"]["perceptual"]
-  trained = frozen_files.perceptual_group(saved) if saved else None
+  trained = frozen_params.perceptual_group(saved) if saved else None
   if saved and not trained:
     raise ValueError(
       f"{folder} was trained without a perceptual loss; set "
@@ -93,7 +93,7 @@ def _resolve_perceptual(
   loss = perceptual.build(own, jnp.float32)
   if trained and not paths.place(source).is_file():
     # The file is gone or elsewhere; this run has its weights.
-    params = frozen_files.restore_arrays(folder, frozen_files.shapes(cfg))[
+    params = frozen_params.restore_arrays(folder, frozen_params.shapes(cfg))[
       "perceptual"
     ]
   else:

@@ -16,10 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checkpoint as checkpoints
 from magvit_jax import (
   clock,
-  frozen_files,
   incidents,
   joining,
   processes,
@@ -30,13 +28,13 @@ from magvit_jax import (
   signals,
   space,
   utilization,
-  warmstart,
   watch,
 )
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
 from magvit_jax import tree as trees
 from magvit_jax import writer as writers
+from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
 from magvit_jax.data import joint, pipeline
 from magvit_jax.files import paths, workdirs
 from magvit_jax.stages import Stage, TrainState, accumulation
@@ -61,7 +59,7 @@ def make_parts(cfg: Any) -> Parts:
   """
   train = registry.build("data", cfg.data, split="train")
   cfg = freezing.describe(cfg, train)
-  extra = frozen_files.stage_args(cfg)
+  extra = frozen_params.stage_args(cfg)
   stage = registry.build("stages", cfg.stage, steps=cfg.steps, **extra)
   if "latent_shape" in stage.context:
     stage.context["latent_shape"](*train.shape[:3])
@@ -103,7 +101,7 @@ def run(
   cfg = run_config.complete(cfg)
   _check_counts(cfg)
   watch.check(cfg.watch)
-  warmstart.check(cfg)
+  init_from.check(cfg)
   profiling.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
   for name, count in joint.counts(cfg).items():
@@ -111,7 +109,7 @@ def run(
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
   cfg, found = freezing.resolve(cfg, workdir)
   mode = workdirs.plan(workdir, cfg, resume)
-  seen = dict(mode=mode, config=cfg, steps=checkpoints.steps(workdir))
+  seen = dict(mode=mode, config=cfg, steps=checkpointer.steps(workdir))
   processes.agree(f"what the workdir {workdir} holds", workdirs.normal(seen))
   if mode == "done":
     if jax.process_index() == 0:
@@ -155,7 +153,7 @@ class _Loop:
       watch.Watch(self.clock, lambda: self.step, self.incidents, cfg.watch)
     )
     self.pending: tuple[int, dict[str, Array], np.ndarray] | None = None
-    self.saver = checkpoints.Checkpointer(
+    self.saver = checkpointer.Checkpointer(
       workdir, **cfg.checkpoint, say=self.say
     )
     stack.callback(self.saver.close)
@@ -351,18 +349,18 @@ class _Loop:
     with self.clock("checkpoint"):
       found = self.saver.restore(abstract)
       if found is not None:
-        frozen = frozen_files.restore_arrays(self.workdir, abstract.frozen)
+        frozen = frozen_params.restore_arrays(self.workdir, abstract.frozen)
         self.state = found[1]._replace(frozen=frozen)
         self.say(f"resumed from step {found[0]}")
         return
       warm, source = None, self.cfg.init_from
       if source:  # what does not fit is found before anything is computed
-        warm = warmstart.match(source, abstract, self.cfg.inflate)
-      frozen_files.save(self.workdir, frozen)
+        warm = init_from.match(source, abstract, self.cfg.inflate)
+      frozen_params.save(self.workdir, frozen)
     with self.clock("compile"):
       self.state = init(self.key, batch, frozen)
       if warm:
-        self.state = warmstart.load(warm, self.state)
+        self.state = init_from.load(warm, self.state)
         self.say(warm.report)
 
 

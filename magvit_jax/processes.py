@@ -22,7 +22,7 @@ import numpy as np
 from jax._src import distributed  # the service has no public name
 from jax.experimental import multihost_utils
 
-from magvit_jax import checksum
+from magvit_jax.checkpoints import checksum
 from magvit_jax.files import paths, workdirs
 from magvit_jax.types import PyTree
 

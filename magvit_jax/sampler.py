@@ -20,17 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import (
-  api,
-  class_labels,
-  completion,
-  editing,
-  frozen_files,
-  long_video,
-)
+from magvit_jax import api, class_labels, completion, editing, long_video
+from magvit_jax.checkpoints import frozen_params, saved_weights
 from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
-from magvit_jax.export import read
 from magvit_jax.files import paths
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
@@ -55,7 +48,7 @@ def load_generator(
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: the run in it did not train a generator.
   """
-  config = read.config(folder)
+  config = saved_weights.config(folder)
   stage = config["stage"]
   if stage["name"] != "generator":
     raise ValueError(
@@ -66,7 +59,7 @@ def load_generator(
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],
-    **frozen_files.stage_args(config),
+    **frozen_params.stage_args(config),
   )
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: token_net.init(net, key))
@@ -92,11 +85,11 @@ def load_weights(
     own: shapes of the generator's weights.
     step: as in `load_generator`.
   """
-  if read.is_folder(folder):
-    both = {"generator": own, **frozen_files.shapes(config)}
-    return read.weights(folder, both, step)
-  tokenizer = frozen_files.restore(folder, config)
-  return {"generator": read.weights(folder, own, step), **tokenizer}
+  if saved_weights.is_folder(folder):
+    both = {"generator": own, **frozen_params.shapes(config)}
+    return saved_weights.weights(folder, both, step)
+  tokenizer = frozen_params.restore(folder, config)
+  return {"generator": saved_weights.weights(folder, own, step), **tokenizer}
 
 
 class Sampler(completion.Completer):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from magvit_jax import checkpoint
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import paths
 from magvit_jax.incidents import Incidents
 from magvit_jax.types import PyTree
@@ -88,7 +88,7 @@ def outlook(
   to_come = 1 + (left // saving["every"] if saving["every"] else 0)
   kept = saving["keep"] + (saving.get("best", "none") != "none")
   # A new one is written before an old one is removed.
-  saves = min(to_come, max(kept - len(checkpoint.steps(folder)), 0) + 1)
+  saves = min(to_come, max(kept - len(checkpointer.steps(folder)), 0) + 1)
   each = size / 2**20
   metrics = _metrics_mib(folder) * left / step if step else 0.0
   need = saves * each + metrics + SPARE_MIB

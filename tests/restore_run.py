@@ -11,17 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import (
-  checkpoint,
-  checksum,
-  clusters,
-  frozen_files,
-  joining,
-  manifest,
-  processes,
-  sharding,
-)
+from magvit_jax import clusters, joining, processes, sharding
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import (
+  checkpointer,
+  checksum,
+  frozen_params,
+  manifest,
+)
 from magvit_jax.stages import TrainState
 
 # Of 8 devices, 4 in each process.
@@ -58,11 +55,11 @@ def abstract(mesh):
 def write(folder, mesh, steps=(1,)):
   """Checkpoints and frozen arrays from a mesh."""
   layout = jax.tree.map(lambda x: x.sharding, abstract(mesh))
-  saver = checkpoint.Checkpointer(folder, every=1, keep=9)
+  saver = checkpointer.Checkpointer(folder, every=1, keep=9)
   for step in steps:
     placed = processes.put(state(step), layout)
     if step == steps[0]:
-      frozen_files.save(folder, placed.frozen)
+      frozen_params.save(folder, placed.frozen)
     saver.save(step, placed)
   saver.close()
 
@@ -71,7 +68,7 @@ def read(folder, mesh, said=None):
   """The step, and what of a state is not as it was saved."""
   wanted = abstract(mesh)
   say = print if said is None else said.append
-  saver = checkpoint.Checkpointer(folder, every=1, say=say)
+  saver = checkpointer.Checkpointer(folder, every=1, say=say)
   step, found = saver.restore(wanted)
   saver.close()
   wrong = differences(found._replace(frozen={}), state(step))
@@ -88,10 +85,10 @@ def read_parts(folder, mesh):
   """What of the frozen arrays and of weights read alone is not as saved."""
   wanted, saved = abstract(mesh), state(1)
   found = {
-    "frozen": frozen_files.restore_arrays(folder, wanted.frozen),
-    "params": checkpoint.load_params(folder, wanted.params, "params"),
+    "frozen": frozen_params.restore_arrays(folder, wanted.frozen),
+    "params": checkpointer.load_params(folder, wanted.params, "params"),
     # Without a layout, as who loads a tokenizer asks for it.
-    "ema": checkpoint.load_params(folder, jax.eval_shape(lambda: saved.ema)),
+    "ema": checkpointer.load_params(folder, jax.eval_shape(lambda: saved.ema)),
   }
   return differences(found, {name: getattr(saved, name) for name in found})
 
@@ -128,7 +125,7 @@ def damaged(folder, mesh, index):
   processes.gather("spoilt")
   said = []
   first = read(folder, mesh, said)
-  load = checkpoint._load
+  load = checkpointer._load
 
   def fails(workdir, step, wanted):
     items = load(workdir, step, wanted)
@@ -136,7 +133,7 @@ def damaged(folder, mesh, index):
       raise manifest.DamagedError("alone")
     return items
 
-  checkpoint._load = fails
+  checkpointer._load = fails
   return [first, read(folder, mesh, said), said]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import magvit_jax
-from magvit_jax import api, checksum
+from magvit_jax import api
+from magvit_jax.checkpoints import checksum
 from magvit_jax.data import transforms
 
 

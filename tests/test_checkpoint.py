@@ -11,8 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import checkpoint, checksum, frozen_files, manifest
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import (
+  checkpointer,
+  checksum,
+  frozen_params,
+  manifest,
+)
 from magvit_jax.stages import TrainState
 
 # Orbax leaves coroutines behind when a read fails.
@@ -44,7 +49,9 @@ def abstract(width=64):
 
 
 def save(folder, steps, **options):
-  saver = checkpoint.Checkpointer(folder, **{"every": 1, "keep": 9, **options})
+  saver = checkpointer.Checkpointer(
+    folder, **{"every": 1, "keep": 9, **options}
+  )
   for step in steps:
     saver.save(step, make_state(step))
   saver.close()
@@ -52,7 +59,7 @@ def save(folder, steps, **options):
 
 def restore(folder):
   said = []
-  saver = checkpoint.Checkpointer(folder, every=1, say=said.append)
+  saver = checkpointer.Checkpointer(folder, every=1, say=said.append)
   try:
     return saver.restore(abstract()), said
   finally:
@@ -112,7 +119,7 @@ def test_nothing_saved_is_none(tmp_path):
 
 
 def test_saving_goes_on_while_the_state_is_donated(tmp_path):
-  saver = checkpoint.Checkpointer(tmp_path, every=1, keep=9)
+  saver = checkpointer.Checkpointer(tmp_path, every=1, keep=9)
   ruin = jax.jit(lambda s: jax.tree.map(jnp.zeros_like, s), donate_argnums=0)
   for step in range(1, 5):
     state = make_state(step, 512)
@@ -120,7 +127,7 @@ def test_saving_goes_on_while_the_state_is_donated(tmp_path):
     jax.block_until_ready(ruin(state))
   saver.close()
   for step in range(1, 5):
-    loaded = checkpoint.load_params(
+    loaded = checkpointer.load_params(
       tmp_path, abstract(512).params, "params", step
     )
     same(loaded, make_state(step, 512).params)
@@ -150,7 +157,7 @@ def test_a_step_that_is_damaged_twice_is_saved_again(tmp_path):
     cut_short(tmp_path / "checkpoints" / "2")
     assert restore(tmp_path)[0][0] == 1
     assert (tmp_path / "damaged" / name).is_dir()
-  assert checkpoint.steps(tmp_path) == [1]
+  assert checkpointer.steps(tmp_path) == [1]
 
 
 def test_what_a_kill_leaves_of_a_save_and_of_a_removal_is_cleared(tmp_path):
@@ -164,7 +171,7 @@ def test_what_a_kill_leaves_of_a_save_and_of_a_removal_is_cleared(tmp_path):
   assert restore(tmp_path)[0][0] == 2
   assert not half.exists()
   save(tmp_path, [3], keep=1)
-  assert checkpoint.steps(tmp_path) == [3]
+  assert checkpointer.steps(tmp_path) == [3]
   assert restore(tmp_path)[0][0] == 3
 
 
@@ -174,14 +181,14 @@ def test_none_whole_is_an_error_and_nothing_moves(tmp_path):
     cut_short(tmp_path / "checkpoints" / str(step))
   with pytest.raises(OSError, match=r"none of the checkpoints.*\[2, 1\]"):
     restore(tmp_path)
-  assert checkpoint.steps(tmp_path) == [1, 2]
+  assert checkpointer.steps(tmp_path) == [1, 2]
 
 
 def test_another_network_is_named_and_not_taken_for_damage(tmp_path):
   save(tmp_path, [1, 2])
-  saver = checkpoint.Checkpointer(tmp_path, every=1)
+  saver = checkpointer.Checkpointer(tmp_path, every=1)
   words = r"net/kernel: saved \(64, 64\), wanted \(8, 8\)"
-  with pytest.raises(checkpoint.MismatchError, match=words):
+  with pytest.raises(checkpointer.MismatchError, match=words):
     saver.restore(abstract(8))
   saver.close()
 
@@ -189,10 +196,10 @@ def test_another_network_is_named_and_not_taken_for_damage(tmp_path):
 def test_load_params_reads_one_item_or_a_part_of_it(tmp_path):
   save(tmp_path, [1, 2])
   shapes = jax.eval_shape(lambda: make_state(0)).ema
-  same(checkpoint.load_params(tmp_path, shapes), make_state(2).ema)
-  same(checkpoint.load_params(tmp_path, shapes, step=1), make_state(1).ema)
+  same(checkpointer.load_params(tmp_path, shapes), make_state(2).ema)
+  same(checkpointer.load_params(tmp_path, shapes, step=1), make_state(1).ema)
   part = {"net": {"kernel": shapes["net"]["kernel"]}}
-  kernel = checkpoint.load_params(tmp_path, part)["net"]["kernel"]
+  kernel = checkpointer.load_params(tmp_path, part)["net"]["kernel"]
   np.testing.assert_array_equal(kernel, make_state(2).ema["net"]["kernel"])
 
 
@@ -200,19 +207,19 @@ def test_load_params_is_not_stopped_by_a_damaged_other_item(tmp_path):
   save(tmp_path, [1, 2])
   flip_byte(tmp_path / "checkpoints" / "2")
   shapes = jax.eval_shape(lambda: make_state(0)).ema
-  same(checkpoint.load_params(tmp_path, shapes), make_state(2).ema)
+  same(checkpointer.load_params(tmp_path, shapes), make_state(2).ema)
 
 
 def test_load_params_says_what_there_is(tmp_path):
   with pytest.raises(OSError, match="it holds none"):
-    checkpoint.load_params(tmp_path, {})
+    checkpointer.load_params(tmp_path, {})
   save(tmp_path, [4])
   with pytest.raises(OSError, match=r"no checkpoint of step 5.*\[4\]"):
-    checkpoint.load_params(tmp_path, {}, step=5)
+    checkpointer.load_params(tmp_path, {}, step=5)
 
 
 def test_only_due_forced_and_best_steps_are_saved(tmp_path):
-  saver = checkpoint.Checkpointer(
+  saver = checkpointer.Checkpointer(
     tmp_path, every=5, keep=1, best="score", best_mode="min"
   )
   saved = [
@@ -226,15 +233,15 @@ def test_only_due_forced_and_best_steps_are_saved(tmp_path):
   ]
   saver.close()
   assert saved == [True, False, False, False, True, True, False]
-  assert checkpoint.steps(tmp_path) == [1, 6]
+  assert checkpointer.steps(tmp_path) == [1, 6]
 
 
 def test_an_unknown_best_metric_is_named_and_the_step_kept(tmp_path):
-  saver = checkpoint.Checkpointer(tmp_path, every=5, best="eval_psnrr")
+  saver = checkpointer.Checkpointer(tmp_path, every=5, best="eval_psnrr")
   with pytest.raises(KeyError, match="did you mean 'eval_psnr'.*step 3 is"):
     saver.save(3, make_state(3), {"eval_psnr": 3.0})
   saver.close()
-  assert checkpoint.steps(tmp_path) == [3]
+  assert checkpointer.steps(tmp_path) == [3]
 
 
 @pytest.mark.parametrize(
@@ -243,31 +250,31 @@ def test_an_unknown_best_metric_is_named_and_the_step_kept(tmp_path):
 )
 def test_wrong_options(tmp_path, options, words):
   with pytest.raises(ValueError, match=words):
-    checkpoint.Checkpointer(tmp_path, every=1, **options)
+    checkpointer.Checkpointer(tmp_path, every=1, **options)
 
 
 def test_frozen_is_saved_and_checked(tmp_path):
   frozen = {"vgg": jnp.arange(3000.0)}
   shapes = jax.eval_shape(lambda: frozen)
-  frozen_files.save(tmp_path, {})
+  frozen_params.save(tmp_path, {})
   assert not (tmp_path / "frozen").exists()
-  frozen_files.save(tmp_path, {"vgg": jnp.zeros(3000)})
-  frozen_files.save(tmp_path, frozen)
+  frozen_params.save(tmp_path, {"vgg": jnp.zeros(3000)})
+  frozen_params.save(tmp_path, frozen)
   before = (tmp_path / "frozen" / "arrays").stat().st_mtime_ns
-  frozen_files.save(tmp_path, frozen)
+  frozen_params.save(tmp_path, frozen)
   assert (tmp_path / "frozen" / "arrays").stat().st_mtime_ns == before
-  same(frozen_files.restore_arrays(tmp_path, shapes), frozen)
+  same(frozen_params.restore_arrays(tmp_path, shapes), frozen)
   (tmp_path / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(manifest.DamagedError, match="frozen"):
-    frozen_files.restore_arrays(tmp_path, shapes)
+    frozen_params.restore_arrays(tmp_path, shapes)
   # A kill came before the hash.
   (tmp_path / "frozen" / "sha256").unlink()
   largest(tmp_path / "frozen").write_bytes(b"")
-  frozen_files.save(tmp_path, frozen)
-  same(frozen_files.restore_arrays(tmp_path, shapes), frozen)
+  frozen_params.save(tmp_path, frozen)
+  same(frozen_params.restore_arrays(tmp_path, shapes), frozen)
   flip(largest(tmp_path / "frozen"))
   with pytest.raises(manifest.DamagedError, match=r"differs.*\(of vgg\)"):
-    frozen_files.restore_arrays(tmp_path, shapes)
+    frozen_params.restore_arrays(tmp_path, shapes)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from magvit_jax import (
-  configs,
-  frozen_files,
-  loop,
-  registry,
-  run_config,
-  tokenizers,
-)
+from magvit_jax import configs, loop, registry, run_config, tokenizers
+from magvit_jax.checkpoints import frozen_params
 from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.files import workdirs
@@ -183,9 +177,9 @@ def stage_of(spec, cfg, batch):
   """(stage, shapes of its frozen arrays)."""
   if "tokenizer" not in cfg:
     stage = registry.build("stages", cfg.stage, steps=cfg.steps)
-    return stage, frozen_files.shapes(cfg)
+    return stage, frozen_params.shapes(cfg)
   tokenizer = registry.plain(tokenizer_of(spec).stage)
-  tokenizer = {part: tokenizer[part] for part in frozen_files.PARTS}
+  tokenizer = {part: tokenizer[part] for part in frozen_params.PARTS}
   stage = registry.build(
     "stages",
     cfg.stage,

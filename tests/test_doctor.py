@@ -14,7 +14,8 @@ import toy_run
 from made_run import found, worse
 
 from magvit_jax import __main__ as verbs
-from magvit_jax import checkpoint, doctor, loop, registry
+from magvit_jax import doctor, loop, registry
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.cli import doctor as verb
 from magvit_jax.data import moving_digits
 from magvit_jax.doctor import non_finite
@@ -158,7 +159,7 @@ def save(folder, step, params, ema=None):
   """A checkpoint of some weights."""
   zero = jnp.zeros((), jnp.int32)
   state = TrainState(zero + step, params, {}, ema or {}, {}, {"bad": zero})
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(step, state, force=True)
   saver.close()
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import toy_run
 
-from magvit_jax import evaluate, registry, trained_run
+from magvit_jax import evaluate, registry
+from magvit_jax.checkpoints import trained_run
 from magvit_jax.cli import evaluate as verb
 
 

@@ -14,8 +14,8 @@ import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax import checksum
-from magvit_jax.export import card, programs, read, write
+from magvit_jax.checkpoints import checksum, saved_weights
+from magvit_jax.export import card, programs, write
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -44,7 +44,7 @@ def ours(folders):
 @pytest.fixture(scope="module")
 def theirs(folders):
   """(params, encode, decode) of the export."""
-  arrays = read.pretrained.read(folders[1] / "params.safetensors")[0]
+  arrays = saved_weights.pretrained.read(folders[1] / "params.safetensors")[0]
   return arrays, *(
     programs.program(folders[1], n) for n in ("encode", "decode")
   )

@@ -10,7 +10,8 @@ import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax.export import programs, read, write
+from magvit_jax.checkpoints import saved_weights
+from magvit_jax.export import programs, write
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_program_that_is_missing_altered_or_of_no_use_here(folder):
 def test_jax_itself_says_which_platforms_a_program_is_for(folder):
   data = bytearray((folder / "encode.stablehlo").read_bytes())
   loaded = jax.export.deserialize(data)
-  params = read.pretrained.read(folder / "params.safetensors")[0]
+  params = saved_weights.pretrained.read(folder / "params.safetensors")[0]
   video = np.zeros((1, 5, 16, 16, 3), np.float32)
   with pytest.raises(ValueError, match="exported for platforms.*'tpu'"):
     jax.jit(loaded.call)(params, video)
@@ -128,7 +129,7 @@ def test_a_workdir_without_a_checkpoint(whole, tmp_path):
 
 
 def test_what_has_no_ids_or_is_another_stage(whole):
-  config = read.config(whole.parent / "run")
+  config = saved_weights.config(whole.parent / "run")
   stage = {**config["stage"], "quantizer": {"name": "continuous", "width": 4}}
   with pytest.raises(ValueError, match="only a tokenizer with ids"):
     programs.programs({**config, "stage": stage})

@@ -9,8 +9,9 @@ import toy_generator
 
 import magvit_jax
 from magvit_jax import editing
+from magvit_jax.checkpoints import saved_weights
 from magvit_jax.data import transforms
-from magvit_jax.export import programs, read, write
+from magvit_jax.export import programs, write
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def gen():
 
 @pytest.fixture(scope="module")
 def params(out):
-  return read.pretrained.read(out / "params.safetensors")[0]
+  return saved_weights.pretrained.read(out / "params.safetensors")[0]
 
 
 def test_samples_are_those_of_the_generator(out, gen, params):

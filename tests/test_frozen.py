@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import (
+from magvit_jax import frozen, loop, registry
+from magvit_jax.checkpoints import (
   checksum,
-  frozen,
-  frozen_files,
-  loop,
+  frozen_params,
   manifest,
-  registry,
   trained_run,
 )
 from magvit_jax.cli import evaluate as verb
@@ -51,7 +49,7 @@ def test_the_workdir_holds_all_that_is_needed(trained, tokenizer):
   )
   assert config["clips"]["shape"] == list(tiny.SHAPE)
   assert config["clips"]["labels"] == [str(k) for k in range(10)]
-  kept = frozen_files.restore(folder, config)["tokenizer"]
+  kept = frozen_params.restore(folder, config)["tokenizer"]
   jax.tree.map(np.testing.assert_array_equal, kept, tiny.tokenizer_params())
   assert tokenizer.exists()
 
@@ -133,6 +131,6 @@ def test_stages_without_a_tokenizer_are_left_alone(tmp_path):
   assert frozen.resolve(cfg, tmp_path) == (cfg, {})
   assert frozen.describe(cfg, None) is cfg
   assert (
-    frozen_files.stage_args(cfg) == {}
-    and frozen_files.restore(tmp_path, cfg) == {}
+    frozen_params.stage_args(cfg) == {}
+    and frozen_params.restore(tmp_path, cfg) == {}
   )

@@ -10,19 +10,14 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import (
-  api,
-  checkpoint,
+from magvit_jax import api, frozen, loop, registry, sharding, tokenizers
+from magvit_jax import tree as trees
+from magvit_jax.checkpoints import (
+  checkpointer,
   checksum,
-  frozen,
-  frozen_files,
-  loop,
-  registry,
-  sharding,
-  tokenizers,
+  frozen_params,
   trained_run,
 )
-from magvit_jax import tree as trees
 from magvit_jax.files import weight_file, workdirs
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
@@ -73,14 +68,14 @@ def trained(tmp_path_factory):
   cfg, arrays = frozen.resolve(config(path), folder)
   folder.mkdir()
   workdirs.write_config(folder, cfg)
-  frozen_files.save(folder, arrays)
+  frozen_params.save(folder, arrays)
   ema = jax.tree.map(
     lambda x: jnp.ones(x.shape, x.dtype),
     tokenizers.abstract(build_tokenizer(tiny.TOKENIZER)),
   )
   bad = {"bad": jnp.zeros((), jnp.int32)}
   state = TrainState(jnp.int32(1), {"gen": ema}, {}, ema, arrays, bad)
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(1, state, force=True)
   saver.close()
   workdirs.mark_done(folder, 1)
@@ -194,9 +189,9 @@ def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
     loop.run(config(""), tmp_path / "run")
   with pytest.raises(FileNotFoundError, match="weights: there is no file"):
     loop.run(config(tmp_path / "none.safetensors"), tmp_path / "run")
-  shapes = trees.named(frozen_files.shapes(config("")))
+  shapes = trees.named(frozen_params.shapes(config("")))
   wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}
   assert {name: x.shape for name, x in shapes.items()} == wanted
   cfg = without(config(""))
   assert frozen.resolve(cfg, tmp_path) == (cfg, {})
-  assert frozen_files.shapes(cfg) == {}
+  assert frozen_params.shapes(cfg) == {}

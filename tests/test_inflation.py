@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import checkpoint, inflation, warmstart
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import checkpointer, inflation, init_from
 from magvit_jax.discriminators import stylegan2d, stylegan3d
 from magvit_jax.stages import TrainState
 from magvit_jax.tokenizers import causal3d, cnn3d
@@ -168,7 +168,7 @@ def run(tmp_path_factory):
   flat = image_net(cnn3d.Backbone(**WIDTH, strides=((2, 2, 2),)))
   disc = stylegan2d.Discriminator(**stylegan2d.TINY)
   state = noise(state_of(flat, disc, (1, 1, 8, 8, 3)))
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(1, jax.device_put(state._replace(step=np.int32(1))), force=True)
   saver.close()
   return folder, state
@@ -180,8 +180,8 @@ def test_central_takes_the_discriminator_too(run):
   disc = stylegan3d.Discriminator(**stylegan3d.TINY)
   fresh = state_of(net, disc, (1, 4, 8, 8, 3))
   fresh = jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape), fresh))
-  found = warmstart.match(str(folder), fresh, "central")
-  state = warmstart.load(found, fresh)
+  found = init_from.match(str(folder), fresh, "central")
+  state = init_from.load(found, fresh)
   assert "not there" not in found.report and "another shape" not in found.report
   for name in ("gen/encoder/stem/kernel", "disc/net/stem/kernel"):
     kernel = trees.named(state.params)[name]
@@ -192,7 +192,7 @@ def test_central_takes_the_discriminator_too(run):
   jax.tree.map(np.testing.assert_array_equal, *both)
   # At 4 x 16 x 16 the last map is flattened from more places.
   other = state_of(net, disc, (1, 4, 16, 16, 3))
-  found = warmstart.match(str(folder), other, "central")
+  found = init_from.match(str(folder), other, "central")
   assert "its discriminator starts anew: disc/net/flat/kernel" in found.report
   assert not found.params
 
@@ -202,7 +202,7 @@ def test_a_leaf_of_the_wrong_shape_is_named_before_anything_runs(run):
   disc = stylegan3d.Discriminator(**stylegan3d.TINY)
   wide = state_of(net, disc, (1, 4, 8, 8, 3))
   with pytest.raises(ValueError) as error:
-    warmstart.match(str(run[0]), wide, "central")
+    init_from.match(str(run[0]), wide, "central")
   assert "decoder/head/kernel (1, 3, 3, 4, 3) there, (3, 3, 3, 8, 3) here" in (
     str(error.value)
   )
@@ -228,9 +228,9 @@ def test_a_choice_that_does_not_suit_the_backbone_is_refused(
     )
   )
   if words is None:
-    return warmstart.check(cfg)
+    return init_from.check(cfg)
   with pytest.raises(ValueError, match=words):
-    warmstart.check(cfg)
+    init_from.check(cfg)
   cfg.inflate, cfg.init_from = "last", ""
   with pytest.raises(ValueError, match="init_from is ''"):
-    warmstart.check(cfg)
+    init_from.check(cfg)

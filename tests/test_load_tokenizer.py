@@ -11,7 +11,8 @@ from test_api import pixels
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax import api, checkpoint, checksum, tokenizers
+from magvit_jax import api, tokenizers
+from magvit_jax.checkpoints import checkpointer, checksum
 from magvit_jax.data import video_io, video_write
 from magvit_jax.files import token_file, workdirs
 from magvit_jax.stages import TrainState
@@ -57,7 +58,7 @@ def saved(folder, quantizer, backbone=STAGE["backbone"]):
     frozen={},
     extra={"bad": jnp.zeros((), jnp.int32)},
   )
-  saver = checkpoint.Checkpointer(folder, every=1, keep=1)
+  saver = checkpointer.Checkpointer(folder, every=1, keep=1)
   saver.save(1, state)
   saver.close()
   workdirs.write_config(folder, {"stage": stage, "data": {"frames": 4}})

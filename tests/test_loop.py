@@ -20,14 +20,8 @@ from toy_loop import (
   train,
 )
 
-from magvit_jax import (
-  checkpoint,
-  incidents,
-  loop,
-  profiling,
-  utilization,
-  warmstart,
-)
+from magvit_jax import incidents, loop, profiling, utilization
+from magvit_jax.checkpoints import checkpointer, init_from
 from magvit_jax.files import workdirs
 
 
@@ -65,7 +59,7 @@ def test_whole_run_leaves_what_readers_expect(whole):
   assert 0 < rows(folder, "time")[-1]["goodput"] < 1
   # A processor's peak is not known: no figure rather than a wrong one.
   assert "mfu" not in rows(folder, "train")[0]
-  assert checkpoint.steps(folder) == [4, 6]
+  assert checkpointer.steps(folder) == [4, 6]
   assert list((folder / "tb").iterdir())
   assert rows(folder, "train")[-1]["loss"] < rows(folder, "train")[0]["loss"]
   assert kinds(folder) == [("start", 0), ("ended", 6)]
@@ -176,7 +170,7 @@ def test_force_goes_on_with_the_new_config(tmp_path):
   with pytest.raises(ValueError, match="beyond steps=2"):
     train(tmp_path, "force", steps=2)
   wider = dict(nan_from=10**6, width=4)
-  with pytest.raises(checkpoint.MismatchError, match="of another network"):
+  with pytest.raises(checkpointer.MismatchError, match="of another network"):
     train(tmp_path, "force", steps=7, stage=wider)
   assert workdirs.read_config(tmp_path) == document
 
@@ -229,7 +223,7 @@ def test_best_checkpoint_outlives_the_latest(tmp_path, monkeypatch):
   saving = dict(every=2, keep=1, best="eval_psnr", best_mode="max")
   cfg_eval = dict(every=1, batch=4, metrics=dict(psnr=dict()))
   train(tmp_path, checkpoint=saving, eval=cfg_eval)
-  assert checkpoint.steps(tmp_path) == [2, 6]
+  assert checkpointer.steps(tmp_path) == [2, 6]
 
 
 def test_unknown_best_metric_lists_those_that_exist(tmp_path):
@@ -244,7 +238,7 @@ def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
   assert f"init_from {whole[0]} step 6: loaded 2 of 2" in out
   cfg = config()
   state = jax.jit(toy_stage(6).init)(jax.random.key(0), {}, {})
-  warm = warmstart.load(warmstart.match(str(whole[0]), state), state)
+  warm = init_from.load(init_from.match(str(whole[0]), state), state)
   jax.tree.map(np.testing.assert_array_equal, warm.ema, final(whole[0], "ema"))
   jax.tree.map(np.testing.assert_array_equal, warm.params, warm.ema)
   assert int(warm.step) == 0 and cfg.init_from == ""
@@ -253,15 +247,15 @@ def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
 def test_init_from_reports_shapes_and_names(whole):
   state = jax.jit(toy_stage(6, width=5).init)(jax.random.key(0), {}, {})
   with pytest.raises(ValueError, match="none of its 2 arrays fits"):
-    warmstart.match(str(whole[0]), state)
+    init_from.match(str(whole[0]), state)
   extra = {**state.ema, "new": {"bias": jnp.zeros(2)}}
   del extra["out"]
   extra["in"] = {"kernel": jnp.zeros((3, 3)), "scale": jnp.zeros(3)}
   state = state._replace(
     params={"gen": jax.tree.map(jnp.copy, extra), "disc": {}}, ema=extra
   )
-  found = warmstart.match(f"{whole[0]}/checkpoints/6", state)
-  warm, report = warmstart.load(found, state), found.report
+  found = init_from.match(f"{whole[0]}/checkpoints/6", state)
+  warm, report = init_from.load(found, state), found.report
   assert "loaded 1 of 3" in report
   assert "not there, so initialised: in/scale, new/bias" in report
   assert "there but not used: out/kernel" in report
@@ -271,7 +265,7 @@ def test_init_from_reports_shapes_and_names(whole):
 
 def test_init_from_a_folder_without_a_run_says_so(tmp_path):
   with pytest.raises(OSError, match="holds no checkpoints"):
-    warmstart.match(str(tmp_path), None)
+    init_from.match(str(tmp_path), None)
 
 
 @pytest.mark.parametrize(

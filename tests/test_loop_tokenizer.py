@@ -9,7 +9,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import checkpoint, incidents, loop, registry
+from magvit_jax import incidents, loop, registry
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.discriminators import patch3d
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
@@ -58,8 +59,8 @@ def trained(folder, cfg):
   batch = {"video": np.zeros((2, 3, 16, 16, 3), np.float32)}
   state = jax.eval_shape(parts.stage.init, jax.random.key(0), batch, {})
   items = {
-    item: checkpoint.load_params(folder, getattr(state, item), item)
-    for item in checkpoint.ITEMS
+    item: checkpointer.load_params(folder, getattr(state, item), item)
+    for item in checkpointer.ITEMS
   }
   rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
   times = ("examples_per_second", "data_share", "seconds_data", "seconds_step")
@@ -109,7 +110,7 @@ def test_three_infinite_gradients_stop_and_name_the_term(tmp_path):
   cfg = config(weights=weights, discriminator=none)
   with pytest.raises(incidents.NonFiniteError, match="step 3: .*grad_norm_gen"):
     loop.run(cfg, tmp_path)
-  assert checkpoint.steps(tmp_path) == []
+  assert checkpointer.steps(tmp_path) == []
 
 
 def test_a_wrong_component_leaves_no_workdir(tmp_path):

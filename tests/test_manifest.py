@@ -9,7 +9,7 @@ import pytest
 import tensorstore as ts
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import manifest
+from magvit_jax.checkpoints import manifest
 
 
 @pytest.fixture(scope="module", autouse=True)

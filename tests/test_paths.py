@@ -15,7 +15,8 @@ import PIL.Image
 import pytest
 import toy_run
 
-from magvit_jax import __main__, checkpoint, frozen_files, profiling, writer
+from magvit_jax import __main__, profiling, writer
+from magvit_jax.checkpoints import checkpointer, frozen_params
 from magvit_jax.data import listing, video_folder, video_io, video_write
 from magvit_jax.files import paths, remote_buffer, token_file, weight_file
 
@@ -246,7 +247,7 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
     if (step, kind) == (3, "train"):
       os.kill(os.getpid(), signal.SIGTERM)
 
-  save, behind = checkpoint.Checkpointer.save, []
+  save, behind = checkpointer.Checkpointer.save, []
 
   def rows_first(self, step, *args, **kwargs):
     if _rows(run, "train")[-1]["step"] < step:
@@ -256,7 +257,7 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
   there = [*train, f"--workdir={GS}/run"]
   with monkeypatch.context() as patch:
     patch.setattr(writer.Writer, "write", stop_at_3)
-    patch.setattr(checkpoint.Checkpointer, "save", rows_first)
+    patch.setattr(checkpointer.Checkpointer, "save", rows_first)
     assert __main__.main(there) == 128 + signal.SIGTERM
   assert not (run / "DONE").exists() and not behind
   assert __main__.main(there) == 0
@@ -272,7 +273,7 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
     assert [row["step"] for row in other] == wanted
     for key in ("loss", "eval_psnr"):
       assert [r.get(key) for r in one] == [r.get(key) for r in other]
-  assert checkpoint.steps(f"{GS}/run") == [6]
+  assert checkpointer.steps(f"{GS}/run") == [6]
   assert __main__.main(["evaluate", f"--workdir={GS}/run"]) == 0
   assert json.loads((run / "evaluation.json").read_text())["step"] == 6
   assert __main__.main(["report", f"--workdir={GS}/run"]) == 0
@@ -288,19 +289,19 @@ def test_a_damaged_checkpoint_in_a_bucket_is_passed_over(bucket, capsys):
   for path in files:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
   state = jax.eval_shape(toy_run.init, None, None, {})
-  saver = checkpoint.Checkpointer(f"{GS}/run", every=1)
+  saver = checkpointer.Checkpointer(f"{GS}/run", every=1)
   step, found = saver.restore(jax.tree.map(_here, state))
   saver.close()
   assert (step, float(found.ema["shift"])) == (1, 1.0)
-  assert checkpoint.steps(f"{GS}/run") == [1]
+  assert checkpointer.steps(f"{GS}/run") == [1]
   damaged = bucket / "run" / "damaged" / "2"
   assert (damaged / "manifest.json").exists()
 
 
 def test_frozen_arrays_lie_in_a_bucket(bucket):
   frozen = {"net": {"w": jnp.arange(3.0)}}
-  frozen_files.save(f"{GS}/run", frozen)
-  back = frozen_files.restore_arrays(f"{GS}/run", jax.tree.map(_here, frozen))
+  frozen_params.save(f"{GS}/run", frozen)
+  back = frozen_params.restore_arrays(f"{GS}/run", jax.tree.map(_here, frozen))
   np.testing.assert_array_equal(back["net"]["w"], frozen["net"]["w"])
   assert (bucket / "run" / "frozen" / "sha256").is_file()
 

@@ -6,8 +6,9 @@ import process_run
 import pytest
 import restore_run
 
-from magvit_jax import checksum, sharding
+from magvit_jax import sharding
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import checksum
 
 ACROSS = [f"{a} to {b}" for a, b in restore_run.READ]
 

@@ -8,7 +8,8 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import completion, editing, manifest
+from magvit_jax import completion, editing
+from magvit_jax.checkpoints import manifest
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
 

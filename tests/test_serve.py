@@ -11,7 +11,8 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import checkpoint, checksum, tokenizers
+from magvit_jax import tokenizers
+from magvit_jax.checkpoints import checkpointer, checksum
 from magvit_jax.data import transforms, video_io
 from magvit_jax.files import workdirs
 from magvit_jax.metrics import psnr
@@ -125,7 +126,7 @@ def test_a_tokenizer_alone_is_loaded(tmp_path):
   workdirs.write_config(tmp_path, {"stage": stage, "data": toy_generator.DATA})
   abstract = tokenizers.abstract(tokenizers.build_tokenizer(stage))
   weights = toy_generator.drawn(abstract, 5)
-  saver = checkpoint.Checkpointer(tmp_path, every=1)
+  saver = checkpointer.Checkpointer(tmp_path, every=1)
   saver.save(1, TrainState(1, {}, {}, weights, {}, {"bad": jnp.zeros(())}))
   saver.close()
   ready = models.load(tmp_path)

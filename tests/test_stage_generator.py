@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import checkpoint
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables
 
@@ -270,4 +270,4 @@ def test_every_part_of_a_task_is_reachable_from_the_stage():
   assert futures.prediction_task(net(tasks=others)) == 2
   only = net(tasks={"class_cond": dict(weight=1.0)})
   assert futures.prediction_task(only) is None
-  assert checkpoint.ITEMS[-1] == "extra"  # where the counts are saved
+  assert checkpointer.ITEMS[-1] == "extra"  # where the counts are saved

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from magvit_jax import checkpoint, registry
+from magvit_jax import registry
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import workdirs
 from magvit_jax.quantizers import lfq
 from magvit_jax.stages import TrainState
@@ -94,7 +95,7 @@ def write_tokenizer(folder, seed=0):
   params = tokenizer_params(seed)
   bad = {"bad": jnp.zeros((), jnp.int32)}
   state = TrainState(jnp.int32(7), {"gen": params}, {}, params, {}, bad)
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(7, state, force=True)
   saver.close()
   return folder

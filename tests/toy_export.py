@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_generator
 
-from magvit_jax import checkpoint, tokenizers
+from magvit_jax import tokenizers
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import workdirs
 from magvit_jax.stages import TrainState
 
@@ -27,7 +28,7 @@ def write(folder):
   )
   bad = {"bad": jnp.zeros((), jnp.int32)}
   state = TrainState(jnp.int32(STEP), {"gen": params}, {}, params, {}, bad)
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(STEP, state, force=True)
   saver.close()
   return folder

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checkpoint, checksum, frozen_files, registry, tokenizers
+from magvit_jax import registry, tokenizers
+from magvit_jax.checkpoints import checkpointer, checksum, frozen_params
 from magvit_jax.files import workdirs
 from magvit_jax.stages import TrainState, token_net
 
@@ -92,7 +93,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
     "tokenizer": {"workdir": str(path / "nowhere"), **TOKENIZER},
     **changes,
   }
-  args = frozen_files.stage_args(config)
+  args = frozen_params.stage_args(config)
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
   net = token_net.make_net(**rest, **args)
   weights = drawn(tokenizers.abstract(net.tokenizer), 0)
@@ -105,10 +106,10 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
     frozen={},
     extra={"bad": jnp.zeros((), jnp.int32)},
   )
-  saver = checkpoint.Checkpointer(path, every=1, keep=1)
+  saver = checkpointer.Checkpointer(path, every=1, keep=1)
   saver.save(4, state)
   saver.close()
-  frozen_files.save(path, {"tokenizer": weights})
+  frozen_params.save(path, {"tokenizer": weights})
   workdirs.write_config(path, registry.plain(config))
   row = {"step": 4, "kind": "eval", **EVALS}
   (path / "metrics.jsonl").write_text(json.dumps(row) + "\n")

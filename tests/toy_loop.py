@@ -8,7 +8,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from magvit_jax import checkpoint, incidents, loop, optim
+from magvit_jax import incidents, loop, optim
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.stages import Stage, TrainState
 
 
@@ -123,4 +124,4 @@ def kinds(folder):
 
 def final(folder, item="params", **stage):
   state = jax.eval_shape(toy_stage(6, **stage).init, jax.random.key(0), {}, {})
-  return checkpoint.load_params(folder, getattr(state, item), item)
+  return checkpointer.load_params(folder, getattr(state, item), item)

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import checkpoint, registry
+from magvit_jax import registry
+from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import workdirs
 from magvit_jax.metrics import box_means
 from magvit_jax.stages import Stage, TrainState
@@ -95,7 +96,7 @@ def save(folder, step, shift=0.0):
   state = state._replace(
     step=jnp.int32(step), ema={"shift": jnp.float32(shift)}
   )
-  saver = checkpoint.Checkpointer(folder, every=1)
+  saver = checkpointer.Checkpointer(folder, every=1)
   saver.save(step, state, force=True)
   saver.close()
 

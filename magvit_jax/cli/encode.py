@@ -26,15 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import (
-  api,
-  checksum,
-  evaluate,
-  registry,
-  run_config,
-  tokenizers,
-  trained_run,
-)
+from magvit_jax import api, evaluate, registry, run_config, tokenizers
+from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
 from magvit_jax.files import paths, token_file

@@ -15,7 +15,8 @@ import json
 import math
 from typing import Any
 
-from magvit_jax import evaluate, trained_run
+from magvit_jax import evaluate
+from magvit_jax.checkpoints import trained_run
 from magvit_jax.files import paths
 
 UNITS = {"psnr": " dB", "psnr_box": " dB"}

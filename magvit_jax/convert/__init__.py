@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import checksum, registry
+from magvit_jax import registry
+from magvit_jax.checkpoints import checksum
 
 SHOWN = 3  # names that an error lists
 UNKNOWN = "not known"  # the sha256 of a file of which none was seen

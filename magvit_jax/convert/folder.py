@@ -16,8 +16,8 @@ import numpy as np
 
 from magvit_jax import tokenizers
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import saved_weights
 from magvit_jax.convert import Model
-from magvit_jax.export import read as reader
 from magvit_jax.export import write as exporting
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
@@ -83,7 +83,7 @@ def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
     document = {"config": workdirs.normal(model.config)}
     text = json.dumps(document, indent=2) + "\n"
     (part / "config.json").write_text(text, encoding="utf-8")
-    weight_file.write(part / reader.PARAMS, trees.named(params), {})
+    weight_file.write(part / saved_weights.PARAMS, trees.named(params), {})
 
 
 def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
@@ -95,13 +95,13 @@ def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
   Raises:
     ValueError: it holds no tokenizer; and what `export.read.weights` raises.
   """
-  stage = reader.config(folder)["stage"]
+  stage = saved_weights.config(folder)["stage"]
   if stage["name"] != "tokenizer":
     raise ValueError(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; only "
       "those of the stage 'tokenizer' have a public layout"
     )
-  params = reader.weights(
+  params = saved_weights.weights(
     folder, tokenizers.abstract(tokenizers.build_tokenizer(stage)), None
   )
   return stage, {k: np.asarray(v) for k, v in trees.named(params).items()}

@@ -3,7 +3,7 @@
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checkpoint, checksum, manifest
+from magvit_jax.checkpoints import checkpointer, checksum, manifest
 from magvit_jax.files import paths
 from magvit_jax.types import PyTree
 
@@ -14,9 +14,9 @@ def faults(workdir: paths.Name) -> dict[int, str]:
   Every file and every array is read; one item of one checkpoint is in memory at
   a time.
   """
-  found = {s: _fault(workdir, s) for s in checkpoint.steps(workdir)}
+  found = {s: _fault(workdir, s) for s in checkpointer.steps(workdir)}
   # A run that goes on removes old ones while they are read here.
-  left = checkpoint.steps(workdir)
+  left = checkpointer.steps(workdir)
   return {step: fault for step, fault in found.items() if step in left}
 
 

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import frozen_files, messages, tokenizers
+from magvit_jax import messages, tokenizers
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import frozen_params, saved_weights
 from magvit_jax.decoding import maskgit
-from magvit_jax.export import program_file, read
+from magvit_jax.export import program_file
 from magvit_jax.files import paths
 from magvit_jax.nn import target_platform
 from magvit_jax.stages import futures, token_net
@@ -58,7 +59,7 @@ def weight_shapes(config: Config) -> PyTree:
     return tokenizers.abstract(tokenizers.build_tokenizer(config["stage"]))
   net = _net(config)
   own = jax.eval_shape(lambda: token_net.init(net, jax.random.key(0)))
-  return {"generator": own, **frozen_files.shapes(config)}
+  return {"generator": own, **frozen_params.shapes(config)}
 
 
 def programs(config: Config) -> dict[str, Program]:
@@ -226,7 +227,7 @@ def _net(config: Config) -> token_net.Net:
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],
-    **frozen_files.stage_args(config),
+    **frozen_params.stage_args(config),
   )
 
 
@@ -261,10 +262,10 @@ def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
       made for the platform of this process.
   """
   messages.check_choice(
-    "program", name, read.document(folder).get("programs", {})
+    "program", name, saved_weights.document(folder).get("programs", {})
   )
   file = program_file(name)
-  read.check_file(folder, file)
+  saved_weights.check_file(folder, file)
   data = (paths.place(folder) / file).read_bytes()
   loaded = jax_export.deserialize(bytearray(data))
   here = jax_export.default_export_platform()

@@ -12,17 +12,15 @@ import jax
 import numpy as np
 
 import magvit_jax
-from magvit_jax import (
-  checkpoint,
-  checksum,
-  export,
-  frozen_files,
-  messages,
-  sampler,
-  tokenizers,
-)
+from magvit_jax import export, messages, sampler, tokenizers
 from magvit_jax import tree as trees
-from magvit_jax.export import card, programs, read
+from magvit_jax.checkpoints import (
+  checkpointer,
+  checksum,
+  frozen_params,
+  saved_weights,
+)
+from magvit_jax.export import card, programs
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
 
@@ -60,13 +58,15 @@ def write(
   out = check_out(out)
   programs.check_platforms(platforms)
   run = workdirs.read_config(folder)
-  config = network(read.config(folder), dtype)
+  config = network(saved_weights.config(folder), dtype)
   step = newest(folder) if step is None else step
   weights = load(folder, config, step)
   with making(out) as part:
     exported = save_programs(part, config, platforms)
     arrays = {k: np.asarray(v) for k, v in trees.named(weights).items()}
-    weight_file.write(part / read.PARAMS, arrays, {"format": "magvit_jax"})
+    weight_file.write(
+      part / saved_weights.PARAMS, arrays, {"format": "magvit_jax"}
+    )
     about = describe(part, config, step, exported, weights)
     about["platforms"] = list(platforms)
     text = card.write(folder, run, about, out.name, license)
@@ -105,11 +105,11 @@ def network(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
     messages.check_choice("--dtype", dtype, DTYPES)
   change = {} if dtype is None else {"dtype": dtype}
   if stage["name"] == "tokenizer":
-    keep = ("name", *frozen_files.PARTS)
+    keep = ("name", *frozen_params.PARTS)
     data = {k: config["data"][k] for k in ("frames", "size")}
     return {"stage": {**_only(stage, keep), **change}, "data": data}
   own = _only(stage, ("name", "generator", "tasks", "sampling", "dtype"))
-  tokenizer = _only(config["tokenizer"], (*frozen_files.PARTS, "fingerprint"))
+  tokenizer = _only(config["tokenizer"], (*frozen_params.PARTS, "fingerprint"))
   return {
     "stage": {**own, **change},
     "tokenizer": {**tokenizer, **change},
@@ -127,9 +127,9 @@ def newest(folder: paths.Name) -> int | None:
   What is published should be the step that is meant: a damaged one is said,
   not passed over.
   """
-  if read.is_folder(folder):
-    return read.document(folder).get("step")
-  found = checkpoint.steps(folder)
+  if saved_weights.is_folder(folder):
+    return saved_weights.document(folder).get("step")
+  found = checkpointer.steps(folder)
   return found[-1] if found else None
 
 
@@ -139,7 +139,7 @@ def load(
   """All weights of the model, as programs.abstract says."""
   abstract = programs.weight_shapes(config)
   if config["stage"]["name"] == "tokenizer":
-    return read.weights(folder, abstract, step)
+    return saved_weights.weights(folder, abstract, step)
   return sampler.load_weights(folder, config, abstract["generator"], step)
 
 
@@ -168,7 +168,7 @@ def save_programs(
     found[name] = {
       "file": file,
       "arguments": {
-        "params": f"the arrays of {read.PARAMS}, a flat dict by name",
+        "params": f"the arrays of {saved_weights.PARAMS}, a flat dict by name",
         **{k: _spec(v) for k, v in program.arguments.items()},
       },
       "results": jax.tree.map(_spec, results),
@@ -200,7 +200,7 @@ def describe(
     clip = [config["data"]["frames"], *config["data"]["size"], 3]
   latents = (1, *module.latent_shape(*clip[:3]))
   about = {
-    "layout": read.LAYOUT,
+    "layout": saved_weights.LAYOUT,
     "magvit_jax": magvit_jax.__version__,
     "jax": jax.__version__,
     "kind": config["stage"]["name"],

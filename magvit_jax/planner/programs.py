@@ -17,14 +17,8 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from magvit_jax import (
-  frozen_files,
-  loop,
-  messages,
-  registry,
-  sharding,
-  tokenizers,
-)
+from magvit_jax import loop, messages, registry, sharding, tokenizers
+from magvit_jax.checkpoints import frozen_params
 from magvit_jax.files import workdirs
 from magvit_jax.nn import target_platform
 from magvit_jax.planner.chips import Topology
@@ -103,7 +97,7 @@ def make(cfg: Any, name: str, mesh: jax.sharding.Mesh) -> Program:
 def build_stage(cfg: Any) -> Stage:
   """The stage, as the loop builds it."""
   return registry.build(
-    "stages", cfg.stage, steps=cfg.steps, **frozen_files.stage_args(cfg)
+    "stages", cfg.stage, steps=cfg.steps, **frozen_params.stage_args(cfg)
   )
 
 
@@ -137,7 +131,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
     tokenizer = tokenizer or f"tokenizer/{name.removesuffix('.py')}"
     source = run_config.load_config(tokenizer)
   source, plain = registry.plain(source), registry.plain(cfg)
-  own = {part: source["stage"][part] for part in frozen_files.PARTS}
+  own = {part: source["stage"][part] for part in frozen_params.PARTS}
   plain["tokenizer"] = {**plain["tokenizer"], **own}
   # Records of tokens do not say in a config what clips they are of; the
   # tokenizer was trained on the same.
@@ -227,7 +221,7 @@ def abstract_state(
   video = jax.ShapeDtypeStruct((1, *_shape(cfg)), jnp.float32)
   images = {"image": rows["image"]} if "image" in rows else {}
   batch = {"label": rows["label"], "video": video, **images}
-  state = jax.eval_shape(stage.init, _key(), batch, frozen_files.shapes(cfg))
+  state = jax.eval_shape(stage.init, _key(), batch, frozen_params.shapes(cfg))
   return sharding.lay(state, mesh)
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import checksum, evaluate, registry, sampler, trained_run
+from magvit_jax import evaluate, registry, sampler
+from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.data import transforms
 from magvit_jax.files import paths, workdirs
 from magvit_jax.metrics import averages, box_means

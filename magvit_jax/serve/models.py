@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from magvit_jax import api, editing, sampler
-from magvit_jax.export import read
+from magvit_jax.checkpoints import saved_weights
 
 
 class Models(NamedTuple):
@@ -37,7 +37,7 @@ def load(folder: str | os.PathLike[str], *, step: int | None = None) -> Models:
     FileNotFoundError: no such workdir, or it has no checkpoint.
     ValueError: a run of another stage.
   """
-  config = read.config(folder)
+  config = saved_weights.config(folder)
   title = os.fspath(folder)
   if config["stage"]["name"] == "generator":
     gen = sampler.load_generator(folder, step=step)

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 import magvit_jax
-from magvit_jax import checkpoint, checksum, registry
+from magvit_jax import registry
+from magvit_jax.checkpoints import checkpointer, checksum
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree
 
@@ -33,7 +34,7 @@ def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
       of another network; the first three arrays that differ are listed.
   """
   if not is_folder(folder):
-    return checkpoint.load_params(folder, abstract, item="ema", step=step)
+    return checkpointer.load_params(folder, abstract, item="ema", step=step)
   about = document(folder)
   if step not in (None, about.get("step")):
     raise ValueError(

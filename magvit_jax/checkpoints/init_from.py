@@ -1,7 +1,7 @@
 """init_from: weights of another run, as far as names and shapes agree.
 
 With `inflate` a video tokenizer takes those of an image tokenizer; see
-magvit_jax/inflation.py.
+magvit_jax/checkpoints/inflation.py.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import checkpoint as checkpoints
-from magvit_jax import inflation, messages, registry, sharding
+from magvit_jax import messages, registry, sharding
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import checkpointer, inflation
 from magvit_jax.files import paths
 from magvit_jax.stages import TrainState
 from magvit_jax.types import PyTree
@@ -84,7 +84,7 @@ def match(path: str, state: TrainState, how: str = "none") -> Match:
     ValueError: nothing in it fits, or a leaf of another shape while inflating.
   """
   workdir, step = _place(path)
-  saved = checkpoints.stored(workdir, step, "ema")
+  saved = checkpointer.stored(workdir, step, "ema")
   fresh = trees.named(state.ema)
   both, shapes = _compare(saved, fresh, how)
   if shapes and how != "none":
@@ -131,7 +131,7 @@ def load(found: Match, state: TrainState) -> TrainState:
   for item in ("ema", "params"):
     wanted = getattr(found, item)
     if wanted:
-      tree = checkpoints.load_params(
+      tree = checkpointer.load_params(
         found.workdir, _nest(wanted), item, found.step
       )
       loaded |= trees.named(tree)
@@ -166,7 +166,7 @@ def _discriminator(
   saved, fresh = (
     {k: v for k, v in leaves.items() if k.startswith(DISCRIMINATOR)}
     for leaves in (
-      checkpoints.stored(workdir, step, "params"),
+      checkpointer.stored(workdir, step, "params"),
       trees.named(params),
     )
   )
@@ -194,7 +194,7 @@ def _place(path: str) -> tuple[paths.Path, int]:
     if not folder.is_dir():
       raise OSError(f"init_from={path} does not exist")
     return folder.parent.parent, int(folder.name)
-  found = checkpoints.steps(folder)
+  found = checkpointer.steps(folder)
   if not found:
     raise OSError(
       f"init_from={path} holds no checkpoints/<step>; give the workdir of a "

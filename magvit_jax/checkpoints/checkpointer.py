@@ -22,8 +22,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checksum, manifest
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import checksum, manifest
 from magvit_jax.files import paths, remote_buffer
 from magvit_jax.messages import suggest
 from magvit_jax.stages import TrainState

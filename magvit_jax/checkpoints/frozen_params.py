@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import checkpoint, checksum, manifest, registry, tokenizers
+from magvit_jax import registry, tokenizers
 from magvit_jax import tree as trees
+from magvit_jax.checkpoints import checkpointer, checksum, manifest
 from magvit_jax.files import paths
 from magvit_jax.losses import perceptual
 from magvit_jax.types import PyTree
@@ -68,7 +69,7 @@ def restore_arrays(workdir: paths.Name, abstract: PyTree) -> PyTree:
       f"{folder / 'arrays'} is damaged: {error}; copy it again from where it "
       "came"
     ) from error
-  frozen = ocp.load(folder / "arrays", checkpoint.placed(abstract))
+  frozen = ocp.load(folder / "arrays", checkpointer.placed(abstract))
   saved = paths.read_text(folder / "sha256").strip()
   if checksum.sha256(trees.named(frozen)) != saved:
     raise manifest.DamagedError(

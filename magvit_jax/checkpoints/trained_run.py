@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import checkpoint, frozen_files, registry
+from magvit_jax import registry
+from magvit_jax.checkpoints import checkpointer, frozen_params
 from magvit_jax.data import pipeline
 from magvit_jax.files import paths, workdirs
 from magvit_jax.stages import Stage, TrainState
@@ -57,13 +58,13 @@ def open_run(
     "stages",
     config["stage"],
     steps=config["steps"],
-    **frozen_files.stage_args(config),
+    **frozen_params.stage_args(config),
   )
   source = registry.build("data", {**config["data"], **data}, split=split)
   abstract = abstract_state(stage, source)
   step, ema = _newest_ema(folder, abstract.ema, step)
-  extra = checkpoint.load_params(folder, abstract.extra, "extra", step)
-  arrays = frozen_files.restore(folder, config)
+  extra = checkpointer.load_params(folder, abstract.extra, "extra", step)
+  arrays = frozen_params.restore(folder, config)
   state = TrainState(np.int32(step), {}, {}, ema, arrays, extra)
   predict = jax.jit(stage.programs["predict"])
   return Run(predict, state, source, stage, step, config)
@@ -73,7 +74,7 @@ def _newest_ema(
   folder: paths.Name, abstract: PyTree, step: int | None
 ) -> tuple[int, PyTree]:
   """The EMA of a step, or of the newest whole checkpoint, with its step."""
-  steps = checkpoint.steps(folder)[::-1] if step is None else [step]
+  steps = checkpointer.steps(folder)[::-1] if step is None else [step]
   if not steps:
     raise FileNotFoundError(
       f"{folder} holds no checkpoint yet; train first, or wait for the step "
@@ -81,7 +82,7 @@ def _newest_ema(
     )
   for step in steps:
     try:
-      return step, checkpoint.load_params(folder, abstract, step=step)
+      return step, checkpointer.load_params(folder, abstract, step=step)
     except OSError:
       if step == steps[-1]:
         raise
