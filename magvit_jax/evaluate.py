@@ -14,8 +14,9 @@ import jax
 import numpy as np
 import tqdm
 
-from magvit_jax import processes, registry
+from magvit_jax import registry
 from magvit_jax.data import pipeline
+from magvit_jax.distributed import processes
 from magvit_jax.types import Array, PyTree
 
 QUIET_SECONDS = 3  # a bar for less would only flicker

@@ -19,13 +19,10 @@ import numpy as np
 from magvit_jax import (
   clock,
   incidents,
-  joining,
-  processes,
   profiling,
   registry,
   run_config,
   sharding,
-  signals,
   space,
   utilization,
   watch,
@@ -36,6 +33,7 @@ from magvit_jax import tree as trees
 from magvit_jax import writer as writers
 from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
 from magvit_jax.data import joint, pipeline
+from magvit_jax.distributed import initialize, preemption, processes
 from magvit_jax.files import paths, workdirs
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
@@ -126,13 +124,13 @@ def run(
   cfg = freezing.describe(cfg, parts.train)
   workdirs.check_writable(workdir)
   processes.check_shared(workdir)
-  with contextlib.ExitStack() as stack, joining.together():
+  with contextlib.ExitStack() as stack, initialize.together():
     loop = _Loop(cfg, paths.place(workdir), mesh, parts, stack, profile)
     loop.start(found if frozen is None else frozen)
     # What could not start leaves no config, and an earlier one as it was.
     if jax.process_index() == 0:
       workdirs.prepare(workdir, cfg, resume)
-    stop = stack.enter_context(signals.Stop())
+    stop = stack.enter_context(preemption.Stop())
     return loop.incidents.session(lambda: loop.step, lambda: loop.train(stop))
 
 
@@ -207,7 +205,7 @@ class _Loop:
       self.utilization = utilization.meter(traced.jaxpr, devices)
       self.predict = jax.jit(self.parts.stage.programs["predict"])
 
-  def train(self, stop: signals.Stop) -> dict[str, Any]:
+  def train(self, stop: preemption.Stop) -> dict[str, Any]:
     """Steps to the end or to a signal; returns what `run` does."""
     cfg, results = self.cfg, {}
     if self.step and processes.of_first(self._lacks_evaluation()):
@@ -305,7 +303,7 @@ class _Loop:
       self.saver.wait()
     self._write_time()
     self.say(
-      f"stopped by {signals.name(signal)} at step {self.step} of "
+      f"stopped by {preemption.name(signal)} at step {self.step} of "
       f"{self.cfg.steps}; it is saved. Run the same command again to go on "
       f"(--workdir={self.workdir} --resume=auto)"
     )

@@ -15,8 +15,9 @@ import test_stage_tokenizer
 import tiny_generator
 import toy_loop
 
-from magvit_jax import loop, processes, sharding, tokenizers
+from magvit_jax import loop, sharding, tokenizers
 from magvit_jax import tree as trees
+from magvit_jax.distributed import processes
 
 # LLVM's optimisation is most of a compilation, and of no use here.
 XLA_FLAGS = (

@@ -16,7 +16,8 @@ import mesh_run
 import pytest
 import toy_loop
 
-from magvit_jax import clusters, joining, loop, processes, sharding
+from magvit_jax import loop, sharding
+from magvit_jax.distributed import clusters, initialize, processes
 
 FLAGS = mesh_run.XLA_FLAGS.replace("count=8", "count=4")
 # Whole arrays lie on both of them.
@@ -133,9 +134,9 @@ def unreadable(folder, index):
 def main(what, folder, port, index):
   # The nets are tiny, so that nothing of them would be split.
   sharding.SMALL = 16
-  joining.HEARTBEAT, joining.POLL, joining.QUIET = 10, 0.2, 3.0
+  initialize.HEARTBEAT, initialize.POLL, initialize.QUIET = 10, 0.2, 3.0
   place = clusters.Place(f"127.0.0.1:{port}", 2, int(index))
-  with joining.join(place):
+  with initialize.join(place):
     WHAT[what](pathlib.Path(folder), int(index))
 
 

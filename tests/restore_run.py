@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import clusters, joining, processes, sharding
+from magvit_jax import sharding
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -19,6 +19,7 @@ from magvit_jax.checkpoints import (
   frozen_params,
   manifest,
 )
+from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.stages import TrainState
 
 # Of 8 devices, 4 in each process.
@@ -162,5 +163,5 @@ if __name__ == "__main__":
   # The arrays are tiny, so that nothing of them would be split.
   sharding.SMALL = 16
   _, where, port, number = sys.argv[1:]
-  with joining.join(clusters.Place(f"127.0.0.1:{port}", 2, int(number))):
+  with initialize.join(clusters.Place(f"127.0.0.1:{port}", 2, int(number))):
     main(pathlib.Path(where), int(number))

@@ -3,7 +3,7 @@
 import pytest
 
 from magvit_jax import __main__ as command
-from magvit_jax import clusters
+from magvit_jax.distributed import clusters
 
 JAX = dict(
   JAX_COORDINATOR_ADDRESS="h:1", JAX_NUM_PROCESSES="3", JAX_PROCESS_ID="2"

@@ -13,7 +13,7 @@ import process_run
 import pytest
 import toy_loop
 
-from magvit_jax import clusters, joining, processes
+from magvit_jax.distributed import clusters, initialize, processes
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +148,12 @@ def test_a_coordinator_that_does_not_answer_is_told():
 
 
 def test_a_process_alone_asks_nobody(tmp_path):
-  with joining.join(None):
+  with initialize.join(None):
     assert processes.gather(7) == [7] and processes.of_first(7) == 7
     processes.agree("anything", {"a": 1})
     processes.check_shared(tmp_path)
     assert processes.total("number", 5) == 5 and processes.title() == ""
-  with pytest.raises(OSError), joining.join(clusters.Place("h:1", 1, 0)):
+  with pytest.raises(OSError), initialize.join(clusters.Place("h:1", 1, 0)):
     raise OSError("passes")
 
 
@@ -164,5 +164,5 @@ def test_jax_errors_are_told_from_those_of_users():
     except ValueError as error:
       raise OSError("the checkpoint could not be written") from error
   except OSError as error:
-    assert joining._is_of_runtime(error)
-  assert not joining._is_of_runtime(ValueError("steps is 0"))
+    assert initialize._is_of_runtime(error)
+  assert not initialize._is_of_runtime(ValueError("steps is 0"))

@@ -6,14 +6,14 @@ import threading
 
 import pytest
 
-from magvit_jax import signals
+from magvit_jax.distributed import preemption
 
 
 def test_second_signal_quits(capfd):
   # A shell starts what it puts in the background with SIGINT ignored.
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   try:
-    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
+    with pytest.raises(KeyboardInterrupt), preemption.Stop() as stop:
       os.kill(os.getpid(), signal.SIGINT)
       assert stop.requested(1) and "SIGINT: stopping" in capfd.readouterr().err
       os.kill(os.getpid(), signal.SIGINT)
@@ -26,7 +26,7 @@ def test_signals_are_left_alone_outside_the_main_thread():
   seen = []
 
   def body():
-    with signals.Stop() as stop:
+    with preemption.Stop() as stop:
       seen.append((signal.getsignal(signal.SIGTERM), stop.requested(1)))
 
   thread = threading.Thread(target=body)
@@ -37,7 +37,7 @@ def test_signals_are_left_alone_outside_the_main_thread():
 
 def test_ctrl_c_on_one_of_several_stops_them_all(monkeypatch):
   """It becomes the SIGTERM that JAX looks for; the second one quits."""
-  monkeypatch.setattr(signals.jax, "process_count", lambda: 2)
+  monkeypatch.setattr(preemption.jax, "process_count", lambda: 2)
   seen = []
   handlers = {
     signal.SIGTERM: lambda *_: seen.append("SIGTERM"),
@@ -45,7 +45,7 @@ def test_ctrl_c_on_one_of_several_stops_them_all(monkeypatch):
   }
   before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
   try:
-    with pytest.raises(KeyboardInterrupt), signals.Stop() as stop:
+    with pytest.raises(KeyboardInterrupt), preemption.Stop() as stop:
       os.kill(os.getpid(), signal.SIGINT)
       assert seen == ["SIGTERM"] and not stop.signal
       os.kill(os.getpid(), signal.SIGINT)

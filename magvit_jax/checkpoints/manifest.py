@@ -18,7 +18,8 @@ from typing import Any
 
 import tensorstore as ts
 
-from magvit_jax import messages, processes
+from magvit_jax import messages
+from magvit_jax.distributed import processes
 from magvit_jax.files import paths
 
 NAME = "manifest.json"

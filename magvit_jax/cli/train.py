@@ -23,15 +23,8 @@ processes stops them all.
 
 import argparse
 
-from magvit_jax import (
-  clusters,
-  compile_cache,
-  joining,
-  loop,
-  processes,
-  profiling,
-  run_config,
-)
+from magvit_jax import compile_cache, loop, profiling, run_config
+from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.files import workdirs
 
 
@@ -67,7 +60,7 @@ def main(argv: list[str]) -> int:
   asked = flags.profile_steps
   profile = profiling.parse(asked) if asked else None
   compile_cache.enable()
-  with joining.join(place):
+  with initialize.join(place):
     same = processes.facts(cfg, resume=flags.resume, profile_steps=asked)
     processes.agree("what to run", same)
     result = loop.run(cfg, flags.workdir, flags.resume, profile=profile)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from magvit_jax import signals
+from magvit_jax.distributed import preemption
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import MIN_ROWS, Run
 from magvit_jax.doctor.sessions import Session, last_session
@@ -80,7 +80,7 @@ def _ended(session: Session, what: str) -> Finding:
     cure = f"mend what the error names, then {AGAIN}"
     return Finding("progress", "wrong", what, cure)
   name = (
-    signals.name(end["signal"]) if end["signal"] else "the end of its steps"
+    preemption.name(end["signal"]) if end["signal"] else "the end of its steps"
   )
   what = f"{what}; stopped at step {end['step']:,} by {name}, and saved"
   return Finding("progress", "note", what, AGAIN)

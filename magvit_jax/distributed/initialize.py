@@ -20,7 +20,8 @@ from typing import NoReturn
 import jax
 from jax._src import distributed  # the service has no public name
 
-from magvit_jax import clusters, messages, processes
+from magvit_jax import messages
+from magvit_jax.distributed import clusters, processes
 
 PATIENCE = 300  # seconds until all processes have come
 HEARTBEAT = 30  # seconds of silence after which JAX ends the others

@@ -1,0 +1,1 @@
+"""Several processes as one run: finding the cluster, joining it, agreeing."""
