@@ -31,8 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from magvit_jax import loop, run_config, writer
+from magvit_jax import loop, run_config
 from magvit_jax.checkpoints import checkpointer
+from magvit_jax.monitoring import metric_writer
 from magvit_jax.stages import Stage, TrainState
 
 STEPS = 24
@@ -264,7 +265,7 @@ class Count:
     if not path.exists():
       return []
     lines = path.read_text().splitlines()
-    rows = writer.read(path, STEPS)
+    rows = metric_writer.read(path, STEPS)
     self.counts["torn lines, passed over"] += len(lines) - len(rows)
     if len(lines) - len(rows) > 1:
       self.problem(name, f"{len(lines) - len(rows)} torn lines of metrics")
@@ -297,7 +298,7 @@ def curves(folder):
   """Rows of losses and scores, without times."""
   rows = [
     {k: v for k, v in row.items() if not k.startswith(TIMES)}
-    for row in writer.read(folder / "metrics.jsonl", STEPS)
+    for row in metric_writer.read(folder / "metrics.jsonl", STEPS)
     if row["kind"] != "time"
   ]
   return sorted(rows, key=lambda row: (row["step"], row["kind"]))

@@ -19,7 +19,7 @@ import tempfile
 import time
 from typing import Any, NamedTuple
 
-from magvit_jax import clock
+from magvit_jax.monitoring import goodput
 
 HERE = pathlib.Path(__file__).parent
 
@@ -83,7 +83,7 @@ def read(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 def measure(rows: dict[str, list[dict[str, Any]]], wall: float) -> list[Figure]:
   """The figures of issue 2 from what a run has written."""
-  last, spent = rows["eval"][-1], clock.add_up(rows["time"])
+  last, spent = rows["eval"][-1], goodput.add_up(rows["time"])
   psnr, floor = last["eval_psnr"], last["eval_psnr_box"]
   training = spent["step"] + spent["data"]
   peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -16,25 +16,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import (
-  clock,
-  incidents,
-  profiling,
-  registry,
-  run_config,
-  sharding,
-  space,
-  utilization,
-  watch,
-)
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
+from magvit_jax import registry, run_config, sharding, utilization
 from magvit_jax import tree as trees
-from magvit_jax import writer as writers
 from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
 from magvit_jax.data import joint, pipeline
 from magvit_jax.distributed import initialize, preemption, processes
 from magvit_jax.files import paths, workdirs
+from magvit_jax.monitoring import (
+  disk_space,
+  goodput,
+  incidents,
+  metric_writer,
+  profiler,
+  watchdog,
+)
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.types import Array, PyTree
 
@@ -75,7 +72,7 @@ def run(
   resume: str = "auto",
   parts: Parts | None = None,
   frozen: PyTree = None,
-  profile: profiling.Steps | None = None,
+  profile: profiler.Steps | None = None,
 ) -> dict[str, Any]:
   """Trains until `cfg.steps`, or until a signal asks to stop.
 
@@ -98,9 +95,9 @@ def run(
   """
   cfg = run_config.complete(cfg)
   _check_counts(cfg)
-  watch.check(cfg.watch)
+  watchdog.check(cfg.watch)
   init_from.check(cfg)
-  profiling.check(profile, cfg.steps)
+  profiler.check(profile, cfg.steps)
   mesh = sharding.make_mesh(**cfg.mesh)
   for name, count in joint.counts(cfg).items():
     sharding.local_rows(count, mesh, name)
@@ -140,22 +137,22 @@ class _Loop:
   def __init__(self, cfg, workdir, mesh, parts, stack, profile):
     self.cfg, self.workdir, self.mesh, self.parts = cfg, workdir, mesh, parts
     self.stack = stack
-    self.clock = clock.Clock()
-    self.writer: writers.Writer | None = None
+    self.clock = goodput.Clock()
+    self.writer: metric_writer.Writer | None = None
     self.key = jax.random.key(cfg.seed)
     self.step = 0
     self.incidents = incidents.Incidents(
       workdir, self.say, parts.train.files, cfg.watch.spike
     )
     stack.enter_context(
-      watch.Watch(self.clock, lambda: self.step, self.incidents, cfg.watch)
+      watchdog.Watch(self.clock, lambda: self.step, self.incidents, cfg.watch)
     )
     self.pending: tuple[int, dict[str, Array], np.ndarray] | None = None
     self.saver = checkpointer.Checkpointer(
       workdir, **cfg.checkpoint, say=self.say
     )
     stack.callback(self.saver.close)
-    self.trace = profiling.Trace(profile, workdir / profiling.FOLDER, self.say)
+    self.trace = profiler.Trace(profile, workdir / profiler.FOLDER, self.say)
     stack.callback(self.trace.close)
 
   def say(self, text: str) -> None:
@@ -178,7 +175,7 @@ class _Loop:
       frozen = processes.put(frozen, layout.frozen)
       init = jax.jit(init, out_shardings=layout)
     workdirs.check_space(self.workdir, abstract)
-    self.space = space.Space(self.workdir, cfg, abstract, self.incidents)
+    self.space = disk_space.Space(self.workdir, cfg, abstract, self.incidents)
     self._restore(abstract, init, batch, frozen)
     self.step = int(self.state.step)
     if self.step > cfg.steps:
@@ -189,7 +186,9 @@ class _Loop:
     if self.step != self.opened:
       with self.clock("data"):
         self._open(self.step)
-    self.writer = writers.Writer(self.workdir, steps=cfg.steps, start=self.step)
+    self.writer = metric_writer.Writer(
+      self.workdir, steps=cfg.steps, start=self.step
+    )
     self.stack.callback(self.writer.close)
     self.clock.resume(self.writer.rows("time"))
     self.incidents.resume(self.writer.rows("train"))

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from magvit_jax import doctor, registry, writer
+from magvit_jax import doctor, registry
 from magvit_jax.discriminators import patch3d
 from magvit_jax.files import workdirs
+from magvit_jax.monitoring import metric_writer
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
 
@@ -136,7 +137,7 @@ def write(
   """
   workdirs.check_writable(folder)
   workdirs.write_config(folder, config(**(cfg or {})))
-  out = writer.Writer(folder, steps=STEPS, start=0)
+  out = metric_writer.Writer(folder, steps=STEPS, start=0)
   for step in range(EVERY, upto + 1, EVERY):
     out.write(step, "train", terms(step) | (rows(step) if rows else {}))
     if step % 1000 == 0:

@@ -4,7 +4,8 @@ import ml_collections
 import pytest
 
 from magvit_jax import __main__ as command
-from magvit_jax import incidents, loop, run_config
+from magvit_jax import loop, run_config
+from magvit_jax.monitoring import incidents
 
 CONFIG = """
 import ml_collections

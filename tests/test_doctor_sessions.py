@@ -9,9 +9,10 @@ import made_run
 import pytest
 from made_run import found, note, worse
 
-from magvit_jax import alive, doctor, incidents
+from magvit_jax import doctor
 from magvit_jax.cli import doctor as verb
 from magvit_jax.doctor import saved
+from magvit_jax.monitoring import incidents, liveness
 
 START = (0, 0, "start", {})
 
@@ -24,7 +25,7 @@ def half(folder, *rows, **made):
 
 def gone():
   """The mark of a process of this machine that has ended."""
-  here, _, start = alive.mark().rsplit("/", 2)
+  here, _, start = liveness.mark().rsplit("/", 2)
   return f"{here}/4194305/{start}"
 
 
@@ -58,7 +59,7 @@ ENDS = {
     [
       START,
       (0, 1990, "failed", {"error": "OSError: no space"}),
-      (0, 1900, "start", {"mark": alive.mark()}),
+      (0, 1900, "start", {"mark": liveness.mark()}),
     ],
   ),
   "on another machine": ("note", "is 2,000; training, as it seems", [START]),
@@ -74,7 +75,7 @@ def test_how_a_run_ended_is_told(tmp_path, end):
 
 
 def test_a_process_that_lives_and_writes_nothing_hangs(tmp_path):
-  folder = half(tmp_path, (0, 0, "start", {"mark": alive.mark()}))
+  folder = half(tmp_path, (0, 0, "start", {"mark": liveness.mark()}))
   ago = time.time() - 7200
   os.utime(folder / "metrics.jsonl", (ago, ago))
   (finding,) = found(folder, "progress")
@@ -106,7 +107,7 @@ def test_restarts_that_were_meant_are_well(tmp_path):
   # Three starts at one step, and the last one goes on.
   rows = [(0, 800, "start", {"mark": gone()})] * 2
   folder = half(
-    tmp_path / "on", *rows, (0, 800, "start", {"mark": alive.mark()})
+    tmp_path / "on", *rows, (0, 800, "start", {"mark": liveness.mark()})
   )
   assert [f.severity for f in found(folder, "sessions")] == ["note"]
   assert found(half(tmp_path / "old"), "sessions") == []
@@ -128,7 +129,7 @@ def test_stalls_are_told_by_what_was_waited_for(tmp_path):
 
 def test_a_stall_that_lasts_is_wrong_and_names_who_waits_for_what(tmp_path):
   rows = [
-    (0, 0, "start", {"mark": alive.mark(), "processes": 2}),
+    (0, 0, "start", {"mark": liveness.mark(), "processes": 2}),
     stall("step", files=[]),
     stall("data", process=1, files=["b.mp4"]),
   ]

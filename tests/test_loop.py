@@ -20,9 +20,10 @@ from toy_loop import (
   train,
 )
 
-from magvit_jax import incidents, loop, profiling, utilization
+from magvit_jax import loop, utilization
 from magvit_jax.checkpoints import checkpointer, init_from
 from magvit_jax.files import workdirs
+from magvit_jax.monitoring import incidents, profiler
 
 
 def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
@@ -98,9 +99,9 @@ def test_parts_that_do_not_fit_batch_and_devices_are_refused(
 def test_the_steps_asked_for_are_traced(tmp_path, capsys):
   cfg = config()
   with pytest.raises(ValueError, match="0:7: the run has 6 steps"):
-    loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiling.Steps(0, 7))
+    loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiler.Steps(0, 7))
   assert not list(tmp_path.iterdir())
-  loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiling.Steps(5, 6))
+  loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiler.Steps(5, 6))
   (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
   assert trace.stat().st_size > 1000
   assert "a trace of the steps 5:6 is in" in capsys.readouterr().out

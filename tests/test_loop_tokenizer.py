@@ -9,9 +9,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import incidents, loop, registry
+from magvit_jax import loop, registry
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.discriminators import patch3d
+from magvit_jax.monitoring import incidents
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
 

@@ -15,10 +15,11 @@ import PIL.Image
 import pytest
 import toy_run
 
-from magvit_jax import __main__, profiling, writer
+from magvit_jax import __main__
 from magvit_jax.checkpoints import checkpointer, frozen_params
 from magvit_jax.data import listing, video_folder, video_io, video_write
 from magvit_jax.files import paths, remote_buffer, token_file, weight_file
+from magvit_jax.monitoring import metric_writer, profiler
 
 GS = "gs://bucket"
 META = token_file.Meta(1, 2, 2, (0, 0, 0), "8", (1, 1, 1), (9,), "f", "a.mp4")
@@ -161,7 +162,7 @@ def test_rows_reach_the_bucket_before_a_checkpoint(bucket, monkeypatch):
       return []
     return [json.loads(x)["step"] for x in path.read_text().splitlines()]
 
-  first = writer.Writer(f"{GS}/run", steps=9, start=0)
+  first = metric_writer.Writer(f"{GS}/run", steps=9, start=0)
   first.write(1, "train", {"loss": 1.0})
   assert steps() == []  # one upload a minute
   first.flush()
@@ -170,11 +171,11 @@ def test_rows_reach_the_bucket_before_a_checkpoint(bucket, monkeypatch):
   first.write(2, "eval", {"psnr": 1.0})
   assert steps() == [1, 2, 2]
   first.write(3, "train", {"loss": 1.0})
-  monkeypatch.setattr(writer, "UPLOAD_SECONDS", 0.0)
+  monkeypatch.setattr(metric_writer, "UPLOAD_SECONDS", 0.0)
   first.write(4, "train", {"loss": 1.0})
   assert steps() == [1, 2, 2, 3, 4]
   # Killed here, it goes on from the checkpoint of step 2.
-  second = writer.Writer(f"{GS}/run", steps=9, start=2)
+  second = metric_writer.Writer(f"{GS}/run", steps=9, start=2)
   assert len(second.rows("train")) == 2
   second.write(3, "train", {"loss": 2.0})
   second.close()
@@ -213,8 +214,8 @@ def test_a_trace_is_brought_to_the_bucket(bucket, monkeypatch):
 
   monkeypatch.setattr(jax.profiler, "start_trace", start)
   monkeypatch.setattr(jax.profiler, "stop_trace", stop)
-  trace = profiling.Trace(
-    profiling.Steps(0, 1), paths.place(f"{GS}/run/profile"), print
+  trace = profiler.Trace(
+    profiler.Steps(0, 1), paths.place(f"{GS}/run/profile"), print
   )
   with trace.step(0, lambda: ()):
     pass
@@ -240,7 +241,7 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
 ):
   toy_run.patch(monkeypatch)
   run, train = bucket / "run", ["train", f"--config={config}"]
-  write = writer.Writer.write
+  write = metric_writer.Writer.write
 
   def stop_at_3(self, step, kind, values):
     write(self, step, kind, values)
@@ -256,7 +257,7 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
 
   there = [*train, f"--workdir={GS}/run"]
   with monkeypatch.context() as patch:
-    patch.setattr(writer.Writer, "write", stop_at_3)
+    patch.setattr(metric_writer.Writer, "write", stop_at_3)
     patch.setattr(checkpointer.Checkpointer, "save", rows_first)
     assert __main__.main(there) == 128 + signal.SIGTERM
   assert not (run / "DONE").exists() and not behind

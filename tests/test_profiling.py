@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from magvit_jax import clock, compile_cache, profiling, utilization
+from magvit_jax import compile_cache, utilization
+from magvit_jax.monitoring import goodput, profiler
 from magvit_jax.planner import chips
 
 
 def trace_of(tmp_path, steps):
   said = []
-  return profiling.Trace(steps, tmp_path / "profile", said.append), said
+  return profiler.Trace(steps, tmp_path / "profile", said.append), said
 
 
 def run(trace, start, end):
@@ -28,7 +29,7 @@ def run(trace, start, end):
 
 
 def test_the_steps_asked_for_are_traced_also_in_a_run_that_goes_on(tmp_path):
-  trace, said = trace_of(tmp_path, profiling.parse("3:5"))
+  trace, said = trace_of(tmp_path, profiler.parse("3:5"))
   assert run(trace, 4, 8) == [4]
   (file,) = (tmp_path / "profile").rglob("*.xplane.pb")
   assert b"train" in file.read_bytes()  # the marks of the steps
@@ -41,7 +42,7 @@ def test_the_steps_asked_for_are_traced_also_in_a_run_that_goes_on(tmp_path):
 def test_which_steps_are_inside(tmp_path, monkeypatch, start, inside):
   for name in ("start_trace", "stop_trace"):
     monkeypatch.setattr(jax.profiler, name, lambda *_, **__: None)
-  trace, said = trace_of(tmp_path, profiling.Steps(3, 5))
+  trace, said = trace_of(tmp_path, profiler.Steps(3, 5))
   assert run(trace, start, 8) == inside
   assert any("no trace" in text for text in said) == (not inside)
 
@@ -50,21 +51,21 @@ def test_a_run_that_breaks_off_leaves_what_was_traced(tmp_path, monkeypatch):
   stopped = []
   monkeypatch.setattr(jax.profiler, "start_trace", lambda *_, **__: None)
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: stopped.append(1))
-  trace, _ = trace_of(tmp_path, profiling.Steps(0, 5))
+  trace, _ = trace_of(tmp_path, profiler.Steps(0, 5))
   assert run(trace, 0, 2) == [0, 1] and stopped == [1]
 
 
 @pytest.mark.parametrize("text", ["3", "3:", "5:3", "4:4", "-1:2", "a:b", ""])
 def test_wrong_steps_are_told_the_form(text):
   with pytest.raises(ValueError, match=f"--profile_steps={text}: it is FIRST"):
-    profiling.parse(text)
+    profiler.parse(text)
 
 
 def test_steps_behind_the_end_are_refused():
-  profiling.check(None, 3)
-  profiling.check(profiling.Steps(1, 3), 3)
+  profiler.check(None, 3)
+  profiler.check(profiler.Steps(1, 3), 3)
   with pytest.raises(ValueError, match="1:4: the run has 3 steps"):
-    profiling.check(profiling.Steps(1, 4), 3)
+    profiler.check(profiler.Steps(1, 4), 3)
 
 
 def device(kind):
@@ -100,13 +101,13 @@ def test_no_figure_where_the_peak_is_unknown():
 
 def test_rows_of_time_add_up_over_restarts(monkeypatch):
   now = [100.0]
-  monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+  monkeypatch.setattr(goodput.time, "perf_counter", lambda: now[0])
 
   def spend(watch, part, seconds):
     with watch(part):
       now[0] += seconds
 
-  first = clock.Clock()
+  first = goodput.Clock()
   spend(first, "compile", 3)
   spend(first, "step", 4)
   now[0] += 1  # nobody's
@@ -117,13 +118,13 @@ def test_rows_of_time_add_up_over_restarts(monkeypatch):
   rows.append(first.take())
   assert rows[1]["seconds_step"] == 2 and rows[1]["seconds_compile"] == 0
   assert rows[1]["goodput"] == pytest.approx(6 / 10)
-  second = clock.Clock()
+  second = goodput.Clock()
   second.resume(rows)
   spend(second, "data", 5)
   spend(second, "step", 5)
   rows.append(second.take())
   assert rows[2]["goodput"] == pytest.approx(11 / 20)
-  parts = clock.add_up(rows)
+  parts = goodput.add_up(rows)
   assert parts["step"] == 11 and sum(parts.values()) == pytest.approx(20)
 
 

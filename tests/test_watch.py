@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 import toy_loop
 
-from magvit_jax import alive, clock, incidents, sharding, space, spikes, watch
+from magvit_jax import sharding
 from magvit_jax.files import paths
+from magvit_jax.monitoring import (
+  disk_space,
+  goodput,
+  incidents,
+  liveness,
+  loss_spikes,
+  watchdog,
+)
 from magvit_jax.stages import TrainState
 
 FILES = ("a.mp4", "b.mp4", "c.mp4")
@@ -27,8 +35,8 @@ def kinds(folder):
 
 def watching(log, **seconds):
   seconds = {"stall_seconds": 10.0, "compile_seconds": 100.0, **seconds}
-  time_of = clock.Clock()
-  return time_of, watch.Watch(time_of, lambda: 7, log, seconds)
+  time_of = goodput.Clock()
+  return time_of, watchdog.Watch(time_of, lambda: 7, log, seconds)
 
 
 def test_a_stall_is_told_at_growing_intervals_and_so_is_its_end(told, tmp_path):
@@ -144,14 +152,14 @@ def test_a_run_that_stands_still_says_so_and_goes_on(
 
 
 def test_wrong_seconds_are_refused():
-  watch.check({"stall_seconds": 0.0, "spike": 1.0})
+  watchdog.check({"stall_seconds": 0.0, "spike": 1.0})
   with pytest.raises(ValueError, match="watch.spike is -1; it must be 0"):
-    watch.check({"stall_seconds": 0.0, "spike": -1})
+    watchdog.check({"stall_seconds": 0.0, "spike": -1})
 
 
 def feed(values, deviations=6.0):
   """Places of the spikes among values."""
-  judge = spikes.Spikes(deviations)
+  judge = loss_spikes.Spikes(deviations)
   return [k for k, v in enumerate(values) if judge.add(float(v))]
 
 
@@ -218,7 +226,7 @@ def test_the_start_and_the_end_of_a_session_are_kept(told, tmp_path):
     ("failed", 9),
   ]
   assert rows[1]["signal"] == 15 and rows[3]["error"] == "OSError: no space"
-  assert alive.runs(rows[0]["mark"]) in (True, None)
+  assert liveness.runs(rows[0]["mark"]) in (True, None)
 
 
 def test_rows_of_all_processes_are_read_and_torn_ones_left_out(
@@ -253,16 +261,16 @@ def test_telling_never_ends_a_run(tmp_path):
 
 
 def test_a_process_is_known_by_its_mark(tmp_path):
-  mark = alive.mark()
+  mark = liveness.mark()
   if not mark:  # a system without /proc
-    assert alive.runs(mark) is None
+    assert liveness.runs(mark) is None
     return
   here, pid, start = mark.rsplit("/", 2)
-  assert alive.runs(mark) is True
-  assert alive.runs(f"{here}/{pid}/{int(start) + 1}") is False  # used again
-  assert alive.runs(f"{here}/4194305/{start}") is False
-  assert alive.runs(f"another-{mark}") is None
-  assert alive.runs("") is None
+  assert liveness.runs(mark) is True
+  assert liveness.runs(f"{here}/{pid}/{int(start) + 1}") is False  # used again
+  assert liveness.runs(f"{here}/4194305/{start}") is False
+  assert liveness.runs(f"another-{mark}") is None
+  assert liveness.runs("") is None
 
 
 def disk(free_mib, monkeypatch):
@@ -275,7 +283,7 @@ def test_a_disk_that_will_be_full_is_told_once(told, tmp_path, monkeypatch):
   state = TrainState(
     np.int32(0), np.zeros(2**20), {}, {}, np.zeros(2**28, bool), {}
   )
-  look = space.Space(tmp_path, cfg, state, log)
+  look = disk_space.Space(tmp_path, cfg, state, log)
   for step in (10, 20, 30):
     disk(1000.0, monkeypatch)
     look.look(step)
@@ -299,11 +307,11 @@ def test_what_is_still_to_come_is_counted(tmp_path):
   def saves(step, every=10, keep=3, best="none"):
     saving = {"every": every, "keep": keep, "best": best}
     cfg = {"steps": 100, "checkpoint": saving}
-    return space.outlook(tmp_path, cfg, step, 2**20).saves
+    return disk_space.outlook(tmp_path, cfg, step, 2**20).saves
 
   assert saves(0) == 4 and saves(0, best="psnr") == 5
   assert saves(100) == 1 and saves(85) == 2 and saves(0, every=0) == 1
   (tmp_path / "metrics.jsonl").write_bytes(b"x" * 2**20)
   cfg = {"steps": 100, "checkpoint": {"every": 0, "keep": 1}}
-  ahead = space.outlook(tmp_path, cfg, 10, 0)
-  assert ahead.need == pytest.approx(space.SPARE_MIB + 9, abs=0.1)
+  ahead = disk_space.outlook(tmp_path, cfg, 10, 0)
+  assert ahead.need == pytest.approx(disk_space.SPARE_MIB + 9, abs=0.1)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from magvit_jax import writer
+from magvit_jax.monitoring import metric_writer
 
 
 def rows(folder):
@@ -19,7 +19,9 @@ def open_writer(tmp_path):
   made = []
 
   def make(**args):
-    made.append(writer.Writer(tmp_path, **{"steps": 9, "start": 0, **args}))
+    made.append(
+      metric_writer.Writer(tmp_path, **{"steps": 9, "start": 0, **args})
+    )
     return made[-1]
 
   yield make
@@ -111,8 +113,8 @@ def test_on_a_terminal_there_is_a_bar(open_writer, monkeypatch, capsys):
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(writer.jax, "process_index", lambda: 1)
-  w = writer.Writer(tmp_path, steps=3, start=0)
+  monkeypatch.setattr(metric_writer.jax, "process_index", lambda: 1)
+  w = metric_writer.Writer(tmp_path, steps=3, start=0)
   w.write(1, "train", {"loss": 1.0})
   w.progress(1, 1.0, 1.0)
   w.say("hello")

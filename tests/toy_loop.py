@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from magvit_jax import incidents, loop, optim
+from magvit_jax import loop, optim
 from magvit_jax.checkpoints import checkpointer
+from magvit_jax.monitoring import incidents
 from magvit_jax.stages import Stage, TrainState
 
 

@@ -23,9 +23,10 @@ processes stops them all.
 
 import argparse
 
-from magvit_jax import compile_cache, loop, profiling, run_config
+from magvit_jax import compile_cache, loop, run_config
 from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.files import workdirs
+from magvit_jax.monitoring import profiler
 
 
 def main(argv: list[str]) -> int:
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
   cfg = run_config.load_config(flags.config)
   run_config.override(cfg, rest)
   asked = flags.profile_steps
-  profile = profiling.parse(asked) if asked else None
+  profile = profiler.parse(asked) if asked else None
   compile_cache.enable()
   with initialize.join(place):
     same = processes.facts(cfg, resume=flags.resume, profile_steps=asked)

@@ -1,8 +1,8 @@
 """Which checkpoints are whole, and whether the next one fits on the disk."""
 
-from magvit_jax import space
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
+from magvit_jax.monitoring import disk_space
 
 
 def check(run: Run) -> list[Finding]:
@@ -62,8 +62,8 @@ def _space(run: Run) -> list[Finding]:
   if not run.checkpoints or run.done:
     return []
   folder = run.path / "checkpoints" / str(max(run.checkpoints))
-  size = space.folder_bytes(folder)
-  ahead = space.outlook(run.path, run.config, run.step, size)
+  size = disk_space.folder_bytes(folder)
+  ahead = disk_space.outlook(run.path, run.config, run.step, size)
   if ahead.free > ahead.need:
     return []
   cure = "free some space, or checkpoint.keep=1"

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magvit_jax import incidents, messages
+from magvit_jax import messages
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.losses import reconstruction
+from magvit_jax.monitoring import incidents
 
 # The norm before it, against the median: above, the weights ran away.
 GROWN = 10.0

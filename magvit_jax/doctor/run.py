@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import incidents, registry, spikes, tokenizers
+from magvit_jax import registry, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.doctor import saved
 from magvit_jax.files import paths, workdirs
+from magvit_jax.monitoring import incidents, loss_spikes
 from magvit_jax.report import curves, gather
 from magvit_jax.types import PyTree
 
@@ -115,7 +116,7 @@ class Run:
   @functools.cached_property
   def main_term(self) -> str:
     """The term that says how well it does: of reconstruction, or tokens."""
-    return spikes.main_term(n for row in self.train for n in row)
+    return loss_spikes.main_term(n for row in self.train for n in row)
 
   @functools.cached_property
   def module(self) -> tokenizers.Tokenizer | None:

@@ -2,9 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from magvit_jax import alive
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
+from magvit_jax.monitoring import liveness
 
 STUCK = 3  # sessions in a row that began at the same step
 
@@ -25,7 +25,7 @@ class Session(NamedTuple):
   @property
   def runs(self) -> bool | None:
     """Whether its process runs; None where that is not known here."""
-    return False if self.end else alive.runs(self.start["mark"])
+    return False if self.end else liveness.runs(self.start["mark"])
 
 
 def sessions(run: Run) -> list[Session]:

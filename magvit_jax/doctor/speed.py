@@ -1,8 +1,8 @@
 """Where the time goes: throughput over the run, waiting for data, goodput."""
 
-from magvit_jax import clock
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run, ends
+from magvit_jax.monitoring import goodput
 
 # Another process, a hot chip or a cold cache come and go; a third does not.
 DROP = 0.7
@@ -71,7 +71,7 @@ def _wait(run: Run) -> list[Finding]:
 
 def _goodput(run: Run) -> list[Finding]:
   rows = run.of("time")
-  parts = clock.add_up(rows)
+  parts = goodput.add_up(rows)
   seconds = sum(parts.values())
   good = rows[-1].get("goodput") if rows else None
   if good is None or good > GOODPUT or seconds < LONG_SECONDS:

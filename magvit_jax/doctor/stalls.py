@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from magvit_jax import messages, watch
+from magvit_jax import messages
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.run import Run
 from magvit_jax.doctor.sessions import last_session
+from magvit_jax.monitoring import watchdog
 
 # A minute in an hour is what slow storage costs now and then.
 SHARE = 0.02
@@ -23,10 +24,10 @@ def check(run: Run) -> list[Finding]:
     share = seconds / max(_seconds(run), seconds)
     what = (
       f"{count} times it stood still, {seconds / 60:.0f} min in all "
-      f"({share:.1%} of the run): {watch.NAMES[part]}{_files(run, part)}"
+      f"({share:.1%} of the run): {watchdog.NAMES[part]}{_files(run, part)}"
     )
     severity = "warn" if share > SHARE else "note"
-    found.append(Finding("stalls", severity, what, watch.CURES[part]))
+    found.append(Finding("stalls", severity, what, watchdog.CURES[part]))
   if not found and run.incidents:
     found.append(Finding("stalls", "ok", "it never stood still for long"))
   return found
@@ -52,9 +53,9 @@ def _now(run: Run) -> list[Finding]:
   )
   what = (
     f"it stands still at step {row['step']:,} since {row['time']}{who}: "
-    f"{watch.NAMES[row['part']]}{_files(run, row['part'])}"
+    f"{watchdog.NAMES[row['part']]}{_files(run, row['part'])}"
   )
-  cure = f"{watch.CURES[row['part']]}; see stall_{row['step']}.txt"
+  cure = f"{watchdog.CURES[row['part']]}; see stall_{row['step']}.txt"
   return [Finding("stalls", "wrong", what, cure)]
 
 

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from magvit_jax import clock
+from magvit_jax.monitoring import goodput
 from magvit_jax.report.gather import Workdir
 from magvit_jax.report.page import (
   COLOURS,
@@ -51,7 +51,7 @@ def split(run: Workdir) -> Section | None:
 
 def time(run: Workdir) -> Section | None:
   """Where the seconds went."""
-  seconds = clock.add_up(run.of("time"))
+  seconds = goodput.add_up(run.of("time"))
   total = sum(seconds.values())
   if not total:
     return None

@@ -13,9 +13,9 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 
-from magvit_jax import clock as clocks
 from magvit_jax.files import paths
-from magvit_jax.incidents import Incidents
+from magvit_jax.monitoring import goodput
+from magvit_jax.monitoring.incidents import Incidents
 
 TICK = 5.0  # seconds between two looks, at most
 CURES = {
@@ -65,7 +65,7 @@ class Watch:
 
   def __init__(
     self,
-    clock: clocks.Clock,
+    clock: goodput.Clock,
     step: Callable[[], int],
     incidents: Incidents,
     cfg: Mapping[str, float],
@@ -111,7 +111,7 @@ class Watch:
       # A program that was suspended, this thread with it, did not stall.
       self.look(min(last - begun, 2 * tick))
 
-  def _stands(self, now: clocks.Now, waited: float) -> None:
+  def _stands(self, now: goodput.Now, waited: float) -> None:
     step, more = self.step(), ""
     files = being_read()
     if now.part in ("data", "eval"):
@@ -128,14 +128,14 @@ class Watch:
       f"{CURES[now.part]}"
     )
 
-  def _goes_on(self, now: clocks.Now, waited: float) -> None:
+  def _goes_on(self, now: goodput.Now, waited: float) -> None:
     step, seconds = self.step(), round(waited, 1)
     self.incidents.note(step, "goes_on", part=now.part, seconds=seconds)
     self.incidents.tell(
       f"step {step}: it goes on, after {waited:.0f} s of {NAMES[now.part]}"
     )
 
-  def _write_stacks(self, step: int, now: clocks.Now, waited: float) -> str:
+  def _write_stacks(self, step: int, now: goodput.Now, waited: float) -> str:
     """Name of the file, '' where it could not be written."""
     number = self.incidents.process
     own = f"_{number}" if number else ""
@@ -171,6 +171,6 @@ def being_read() -> list[str]:
   return sorted(found)
 
 
-def _compiles(now: clocks.Now) -> bool:
+def _compiles(now: goodput.Now) -> bool:
   # The first evaluation compiles its own program.
   return now.part == "compile" or (now.part == "eval" and now.first)

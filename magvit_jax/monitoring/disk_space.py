@@ -7,7 +7,7 @@ import jax
 
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import paths
-from magvit_jax.incidents import Incidents
+from magvit_jax.monitoring.incidents import Incidents
 from magvit_jax.types import PyTree
 
 # Logs of processes, profiles and whatever else is on the disk.

@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import alive, messages, spikes
+from magvit_jax import messages
 from magvit_jax.files import paths
+from magvit_jax.monitoring import liveness, loss_spikes
 
 MAX_BAD = 3  # non-finite steps in a row that stop a run
 NAMED = 64  # files that a row names at most
@@ -56,7 +57,7 @@ class Incidents:
     self.skipped = 0
     self._told: set[str] = set()
     self._names: dict[str, None] = {}
-    self._spikes = spikes.Spikes(deviations)
+    self._spikes = loss_spikes.Spikes(deviations)
 
   def session(
     self, step: Callable[[], int], train: Callable[[], dict[str, Any]]
@@ -68,7 +69,9 @@ class Incidents:
       train: returns 'step' and 'stopped', as `loop.run` does.
     """
     count, files = jax.process_count(), len(self.files)
-    self.note(step(), "start", mark=alive.mark(), processes=count, files=files)
+    self.note(
+      step(), "start", mark=liveness.mark(), processes=count, files=files
+    )
     try:
       result = train()
     except BaseException as error:
@@ -80,8 +83,8 @@ class Incidents:
 
   def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
     """Takes from earlier rows of training what losses are usual."""
-    for row in list(rows)[-spikes.WINDOW :]:
-      self._spikes.add(row.get(spikes.main_term(row)) or 0.0)
+    for row in list(rows)[-loss_spikes.WINDOW :]:
+      self._spikes.add(row.get(loss_spikes.main_term(row)) or 0.0)
 
   def unreadable(self, step: int, batch: Mapping[str, Any]) -> None:
     """Notes the clips that were replaced in the batch of a step."""
@@ -109,7 +112,7 @@ class Incidents:
       clips: 'file' of this process's rows of its batch.
     """
     self._names.clear()
-    term = spikes.main_term(metrics)
+    term = loss_spikes.main_term(metrics)
     if not self._spikes.deviations or term not in metrics:
       return
     spike = self._spikes.add(float(metrics[term]))

@@ -1,0 +1,1 @@
+"""Watching a run: metrics, time, incidents, stalls, disk space, traces."""
