@@ -63,7 +63,8 @@ def main() -> int:
 def measure(args: argparse.Namespace, point: dict[str, int]) -> dict:
   """Plans one point and, if it is small, runs it here."""
   from magvit_jax import run_config
-  from magvit_jax.planner import chips, plan, programs
+  from magvit_jax.hardware import chips
+  from magvit_jax.planner import plan, programs
 
   cfg = run_config.load_config(args.config)
   cfg.data.frames = point["frames"]

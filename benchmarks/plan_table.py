@@ -74,7 +74,8 @@ def shipped() -> list[str]:
 def one(name: str, text: str) -> dict:
   """The plan of a config's train step on a topology."""
   from magvit_jax import run_config
-  from magvit_jax.planner import chips, plan, programs
+  from magvit_jax.hardware import chips
+  from magvit_jax.planner import plan, programs
 
   topology = chips.parse(text)
   cfg = programs.resolve(run_config.load_config(name), name, "")

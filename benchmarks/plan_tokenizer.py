@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from magvit_jax import registry, run_config, sharding, tokenizers
+from magvit_jax.hardware import chips, flops
 from magvit_jax.losses import reconstruction
 from magvit_jax.nn import conv, pairs, target_platform
-from magvit_jax.planner import chips, cost, flops, programs
 from magvit_jax.planner import compile as compiling
+from magvit_jax.planner import cost, programs
 from magvit_jax.planner.text import align
 
 TARGETS = {"cycles": 3.0e8, "GiB of temporaries": 8.0}

@@ -18,12 +18,13 @@ import numpy as np
 
 from magvit_jax import evaluate as evaluation
 from magvit_jax import frozen as freezing
-from magvit_jax import registry, run_config, sharding, utilization
+from magvit_jax import registry, run_config, sharding
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
 from magvit_jax.data import joint, pipeline
 from magvit_jax.distributed import initialize, preemption, processes
 from magvit_jax.files import paths, workdirs
+from magvit_jax.hardware import mfu
 from magvit_jax.monitoring import (
   disk_space,
   goodput,
@@ -201,7 +202,7 @@ class _Loop:
       traced = program.trace(self.state, batch, self.key)
       self.advance = traced.lower().compile()
       devices = self.mesh.devices.flat
-      self.utilization = utilization.meter(traced.jaxpr, devices)
+      self.utilization = mfu.meter(traced.jaxpr, devices)
       self.predict = jax.jit(self.parts.stage.programs["predict"])
 
   def train(self, stop: preemption.Stop) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from toy_loop import (
   train,
 )
 
-from magvit_jax import loop, utilization
+from magvit_jax import loop
 from magvit_jax.checkpoints import checkpointer, init_from
 from magvit_jax.files import workdirs
+from magvit_jax.hardware import mfu
 from magvit_jax.monitoring import incidents, profiler
 
 
@@ -67,7 +68,7 @@ def test_whole_run_leaves_what_readers_expect(whole):
 
 
 def test_utilization_follows_the_step_time(tmp_path, monkeypatch):
-  monkeypatch.setattr(utilization, "peak", lambda devices: 1e6)
+  monkeypatch.setattr(mfu, "peak", lambda devices: 1e6)
   train(tmp_path)
   # Forward 3 x 3 products of every pixel, twice, and half of the backward.
   clip = np.prod(ToySource.shape)

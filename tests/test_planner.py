@@ -14,8 +14,9 @@ import pytest
 
 from magvit_jax import run_config, sharding
 from magvit_jax.cli import plan as verb
-from magvit_jax.planner import chips, flops, plan, programs, search, text
+from magvit_jax.hardware import chips, flops
 from magvit_jax.planner import compile as compiling
+from magvit_jax.planner import plan, programs, search, text
 
 ONE = chips.parse("v5e:1x1")
 

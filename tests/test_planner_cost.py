@@ -2,7 +2,8 @@
 
 import pytest
 
-from magvit_jax.planner import chips, cost, hlo
+from magvit_jax.hardware import chips
+from magvit_jax.planner import cost, hlo
 
 V5E = chips.CHIPS["v5e"]
 TILE = "{1,0:T(8,128)(2,1)}"

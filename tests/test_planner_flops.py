@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 from jax.experimental import pallas
 
-from magvit_jax.planner import flops
+from magvit_jax.hardware import flops
 
 N = 8
 

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from magvit_jax import compile_cache, utilization
+from magvit_jax.hardware import chips, compile_cache, mfu
 from magvit_jax.monitoring import goodput, profiler
-from magvit_jax.planner import chips
 
 
 def trace_of(tmp_path, steps):
@@ -73,11 +72,11 @@ def device(kind):
 
 
 def test_the_peak_is_that_of_all_devices_or_unknown():
-  assert utilization.peak([device("TPU v5 lite")] * 4) == 4 * 197e12
-  assert utilization.peak([device("NVIDIA H200")]) == 989e12
-  assert utilization.peak([device("TPU v4"), device("cpu")]) is None
-  assert utilization.peak(jax.devices()) is None
-  assert set(utilization.TPUS.values()) == set(chips.CHIPS)
+  assert mfu.peak([device("TPU v5 lite")] * 4) == 4 * 197e12
+  assert mfu.peak([device("NVIDIA H200")]) == 989e12
+  assert mfu.peak([device("TPU v4"), device("cpu")]) is None
+  assert mfu.peak(jax.devices()) is None
+  assert set(mfu.TPUS.values()) == set(chips.CHIPS)
 
 
 def test_utilization_counts_the_products_of_every_micro_batch():
@@ -88,14 +87,14 @@ def test_utilization_counts_the_products_of_every_micro_batch():
     return jax.lax.scan(part, 0.0, x)[0]
 
   step = jax.make_jaxpr(program)(jnp.ones((5, 8, 8)))
-  used = utilization.meter(step, [device("TPU v5e")] * 2)
+  used = mfu.meter(step, [device("TPU v5e")] * 2)
   share = 5 * 2 * 8**3 / (2 * 197e12) / 0.25
   assert used(0.25) == {"mfu": pytest.approx(share)}
 
 
 def test_no_figure_where_the_peak_is_unknown():
   step = jax.make_jaxpr(lambda x: x @ x)(jnp.ones((8, 8)))
-  used = utilization.meter(step, jax.devices())
+  used = mfu.meter(step, jax.devices())
   assert used(0.25) == {}
 
 

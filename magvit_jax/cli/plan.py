@@ -17,7 +17,8 @@ import pathlib
 from typing import Any
 
 from magvit_jax import run_config
-from magvit_jax.planner import chips, plan, programs, search, text
+from magvit_jax.hardware import chips
+from magvit_jax.planner import plan, programs, search, text
 
 
 def main(argv: list[str]) -> int:

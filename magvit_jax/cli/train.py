@@ -23,9 +23,10 @@ processes stops them all.
 
 import argparse
 
-from magvit_jax import compile_cache, loop, run_config
+from magvit_jax import loop, run_config
 from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.files import workdirs
+from magvit_jax.hardware import compile_cache
 from magvit_jax.monitoring import profiler
 
 

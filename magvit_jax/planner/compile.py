@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
+from magvit_jax.hardware.chips import EXAMPLES, Topology
 from magvit_jax.planner import hlo
-from magvit_jax.planner.chips import EXAMPLES, Topology
 
 # Read when libtpu is loaded. Nothing looks for chips or for the servers of a
 # cloud, and a second planner may run beside this one.

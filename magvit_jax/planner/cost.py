@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from magvit_jax.hardware.chips import Chip
 from magvit_jax.planner import hlo
-from magvit_jax.planner.chips import Chip
 
 MATMUL, ELEMENTWISE, MOVEMENT = "matmul", "elementwise", "movement"
 COLLECTIVE, KERNEL, COPY = "collective", "kernel", "copy"

@@ -5,10 +5,11 @@ from typing import Any
 import jax
 
 from magvit_jax import registry, sharding, tokenizers
+from magvit_jax.hardware import flops
+from magvit_jax.hardware.chips import Topology
 from magvit_jax.nn import target_platform
 from magvit_jax.planner import compile as compiling
-from magvit_jax.planner import cost, flops, programs
-from magvit_jax.planner.chips import Topology
+from magvit_jax.planner import cost, programs
 
 DEAREST = 10
 

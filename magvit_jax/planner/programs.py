@@ -20,8 +20,8 @@ import ml_collections
 from magvit_jax import loop, messages, registry, sharding, tokenizers
 from magvit_jax.checkpoints import frozen_params
 from magvit_jax.files import workdirs
+from magvit_jax.hardware.chips import Topology
 from magvit_jax.nn import target_platform
-from magvit_jax.planner.chips import Topology
 from magvit_jax.stages import Stage, TrainState, token_net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree

@@ -11,8 +11,8 @@ from typing import Any
 import ml_collections
 
 from magvit_jax import registry
+from magvit_jax.hardware.chips import Topology
 from magvit_jax.planner import plan, programs
-from magvit_jax.planner.chips import Topology
 
 MOST = 8  # compiles
 BATCHES = 4  # of them for the batch alone

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from magvit_jax.planner.chips import GIB
+from magvit_jax.hardware.chips import GIB
 
 KINDS = {
   "matmul": "matmul and convolution",

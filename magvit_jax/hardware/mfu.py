@@ -1,7 +1,7 @@
 """Model FLOPs utilization: how much of the devices' peak a step uses.
 
 FLOPs are those of the dots and convolutions of the step's jaxpr, nothing
-computed twice (planner/flops.py), a frozen tokenizer included; the peak is the
+computed twice (hardware/flops.py), a frozen tokenizer included; the peak is the
 published dense bfloat16 one, whatever the step computes in. Where the peak is
 not known (CPUs, other GPUs) there is no figure rather than a wrong one.
 """
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 import jax
 from jax.extend import core
 
-from magvit_jax.planner import chips, flops
+from magvit_jax.hardware import chips, flops
 
-# What JAX calls a device, and the chip of planner/chips.py.
+# What JAX calls a device, and the chip of hardware/chips.py.
 TPUS = {
   "TPU v4": "v4",
   "TPU v5 lite": "v5e",

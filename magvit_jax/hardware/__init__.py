@@ -1,0 +1,1 @@
+"""Accelerators: chips, FLOPs, utilization, the compilation cache."""
