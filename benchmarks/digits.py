@@ -21,9 +21,10 @@ import numpy as np
 import PIL.Image
 import sklearn.linear_model
 
-from magvit_jax import registry, sampler
+from magvit_jax import registry
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
+from magvit_jax.inference import sampler
 from magvit_jax.metrics import averages
 
 RATIO = 0.9

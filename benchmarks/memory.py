@@ -67,7 +67,8 @@ def measure(
   import jax.numpy as jnp
   import numpy as np
 
-  from magvit_jax import api, run_config, tokenizers
+  from magvit_jax import run_config, tokenizers
+  from magvit_jax.inference import codec as api
 
   stage = run_config.load_config(config).stage
   if width:

@@ -14,9 +14,10 @@ import argparse
 
 import numpy as np
 
-from magvit_jax import editing, registry, sampler
+from magvit_jax import registry
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
+from magvit_jax.inference import prompts, sampler
 from magvit_jax.report import sheets
 
 GREY = 110
@@ -64,9 +65,9 @@ def complete(
 ) -> tuple[np.ndarray, np.ndarray]:
   """What a task makes of clips, and its condition clips: uint8 [n t h w 3]."""
   floats = np.stack([transforms.to_float(video) for video in videos])
-  prompt = editing.Prompt(name, gen.tasks[name], floats)
+  prompt = prompts.Prompt(name, gen.tasks[name], floats)
   made = gen.decode(gen.complete(prompt, labels))
-  return transforms.to_uint8(made), transforms.to_uint8(editing.filled(prompt))
+  return transforms.to_uint8(made), transforms.to_uint8(prompts.filled(prompt))
 
 
 def psnr(video: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:

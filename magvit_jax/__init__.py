@@ -14,8 +14,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-  "load_generator": ("magvit_jax.sampler", "load_generator"),
-  "load_tokenizer": ("magvit_jax.api", "load_tokenizer"),
+  "load_generator": ("magvit_jax.inference.sampler", "load_generator"),
+  "load_tokenizer": ("magvit_jax.inference.codec", "load_tokenizer"),
   "build": ("magvit_jax.registry", "build"),
 }
 __all__ = ["__version__", "build", "load_generator", "load_tokenizer"]

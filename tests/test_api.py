@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import magvit_jax
-from magvit_jax import api
 from magvit_jax.checkpoints import checksum
 from magvit_jax.data import transforms
+from magvit_jax.inference import codec as api
 
 
 class Toy:

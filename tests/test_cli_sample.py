@@ -9,10 +9,10 @@ import pytest
 import toy_generator
 
 from magvit_jax import __main__ as command
-from magvit_jax import editing, registry, report, sampler
-from magvit_jax.cli import _sample_inputs as inputs
+from magvit_jax import registry, report
 from magvit_jax.data import transforms, video_io, video_write
 from magvit_jax.files import token_file
+from magvit_jax.inference import prompts, sample_inputs, sampler
 from magvit_jax.report import made, page, sheets, steps
 
 BOX = (0, 0, 8, 8)
@@ -45,7 +45,7 @@ def ids_of(gen, prompt, label=None, **rest):
 def test_samples_of_classes_in_turn(run, gen, capsys):
   assert run("--task=class_cond", "--out=a/b", "--seed=5") == 0
   assert "2 videos of 9x16x24" in capsys.readouterr().out
-  expected = ids_of(gen, editing.from_label(gen.model), [0, 1], seed=5)
+  expected = ids_of(gen, prompts.from_label(gen.model), [0, 1], seed=5)
   for k in range(2):
     ids, meta = token_file.read(f"a/b/{k:03d}.npz")
     np.testing.assert_array_equal(ids, expected[k])
@@ -65,13 +65,13 @@ def test_flags_reach_the_decoding(run, gen):
   method = dict(steps=2, guidance=1.5, guidance_power=1.0, temperature=0.5)
   flags = [f"--{name}={value}" for name, value in method.items()]
   assert run("--task=class_cond", "--label=dog", "--out=o", *flags) == 0
-  prompt = editing.from_label(gen.model)
+  prompt = prompts.from_label(gen.model)
   expected = ids_of(gen, prompt, "dog", **method)
   np.testing.assert_array_equal(token_file.read("o/001.npz")[0], expected[1])
 
 
 def test_intermediates_end_in_the_sample(run, gen):
-  prompt, labels = editing.from_label(gen.model), gen.label_numbers("dog", 2)
+  prompt, labels = prompts.from_label(gen.model), gen.label_numbers("dog", 2)
   trace = gen.trace(prompt, labels, seed=3)
   steps, masked = gen.method.steps, trace.unknown.sum((2, 3, 4))
   assert trace.ids.shape == (2, steps, *gen.grid, 2)
@@ -97,7 +97,7 @@ def test_what_is_made_anew_is_greyed_out():
 
 def test_futures_of_a_clip(run, gen):
   clip = video_io.read_all("clip.mp4")
-  prompt = editing.predict(gen.model, clip, 5, labelled=False)
+  prompt = prompts.predict(gen.model, clip, 5, labelled=False)
   expected = ids_of(gen, prompt)
   for k, flags in enumerate(
     (["--task=frame_prediction_5"], ["--task=predict", "--given=5"])
@@ -129,7 +129,7 @@ def test_a_long_future_is_written_chunk_by_chunk(run, gen, capsys):
 
 
 def _first(gen, clip):
-  return editing.predict(gen.model, clip, 1, labelled=False)
+  return prompts.predict(gen.model, clip, 1, labelled=False)
 
 
 def test_edits_are_those_of_the_api(run, gen):
@@ -143,20 +143,20 @@ def test_edits_are_those_of_the_api(run, gen):
   inner = video_io.read_all("inner.mp4")
   model = gen.model
   for flags, prompt in [
-    (["--task=interpolate"], editing.interpolate(model, clip, 1)),
+    (["--task=interpolate"], prompts.interpolate(model, clip, 1)),
     (
       ["--task=inpaint", "--box=0,0,8,8"],
-      editing.inpaint(model, clip, box=BOX),
+      prompts.inpaint(model, clip, box=BOX),
     ),
     (
       ["--task=inpaint", "--mask=mask.png"],
-      editing.inpaint(model, clip, mask=mask),
+      prompts.inpaint(model, clip, mask=mask),
     ),
     (
       ["--task=inpaint_central"],
-      editing.by_task(model, "inpaint_central", clip),
+      prompts.by_task(model, "inpaint_central", clip),
     ),
-    (["--task=outpaint", "--size=24x16"], editing.outpaint(model, inner)),
+    (["--task=outpaint", "--size=24x16"], prompts.outpaint(model, inner)),
   ]:
     name = "inner" if "--task=outpaint" in flags else "clip"
     out = flags[-1].strip("-")
@@ -168,7 +168,7 @@ def test_edits_are_those_of_the_api(run, gen):
 
 def test_methods_of_the_api_make_what_prompts_say(gen):
   clip = toy_generator.clip()
-  prompt = editing.inpaint(gen.model, clip, box=BOX)
+  prompt = prompts.inpaint(gen.model, clip, box=BOX)
   ids = ids_of(gen, prompt, seed=2)
   video = gen.inpaint(clip, box=BOX, num=2, seed=2)
   np.testing.assert_array_equal(video, gen.decode(ids))
@@ -184,31 +184,33 @@ def test_fit_resizes_and_crops_the_centre(gen, tmp_path):
   large[:, 20:44] = 200  # in the middle after a crop from 24x24 to 16x24
   path = tmp_path / "large.mp4"
   video_write.write_video(path, large, 12)
-  clip, info = inputs.read_start(str(path), gen.shape, 1, fit=True)
+  clip, info = sample_inputs.read_start(str(path), gen.shape, 1, fit=True)
   assert clip.shape == (2, 16, 24, 3)
   assert clip[:, 5:11].min() > 150 and clip[:, 0].max() < 60
   np.testing.assert_allclose(
     clip.mean((0, 2, 3)), clip[:, ::-1].mean((0, 2, 3))
   )
   with pytest.raises(ValueError, match="64x64.*trained on 16x24.*--fit"):
-    inputs.read_start(str(path), gen.shape, 1, fit=False)
+    sample_inputs.read_start(str(path), gen.shape, 1, fit=False)
   with pytest.raises(ValueError, match="2 frames.*first 5"):
-    inputs.read_start(str(path), gen.shape, 5, fit=True)
+    sample_inputs.read_start(str(path), gen.shape, 5, fit=True)
   # A mask is cut as its clip is.
   PIL.Image.fromarray(large[0]).save(tmp_path / "mask.png")
-  mask = inputs.read_mask(str(tmp_path / "mask.png"), info, gen.shape, True)
+  mask = sample_inputs.read_mask(
+    str(tmp_path / "mask.png"), info, gen.shape, True
+  )
   assert mask.shape == (16, 24) and mask[5:11].min() > 150 > mask[0].max()
 
 
 def test_a_canvas_is_scaled_to_the_trained_size(gen, tmp_path):
   path = str(tmp_path / "small.mp4")
   video_write.write_video(path, np.zeros((9, 24, 32, 3), np.uint8), 12)
-  clip, _ = inputs.read_inner(path, gen.shape, (48, 32))
+  clip, _ = sample_inputs.read_inner(path, gen.shape, (48, 32))
   assert clip.shape == (9, 12, 16, 3)
   with pytest.raises(ValueError, match="not the aspect.*24x16; give 48x32"):
-    inputs.read_inner(path, gen.shape, (40, 32))
+    sample_inputs.read_inner(path, gen.shape, (40, 32))
   with pytest.raises(ValueError, match="32x24, which does not fit into"):
-    inputs.read_inner(path, gen.shape, (30, 20))
+    sample_inputs.read_inner(path, gen.shape, (30, 20))
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 from test_api import codec, pixels
 
 from magvit_jax import __main__ as command
-from magvit_jax import api
 from magvit_jax.cli import decode, encode
 from magvit_jax.data import video_io, video_write
 from magvit_jax.files import token_file
+from magvit_jax.inference import codec as api
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from magvit_jax import editing
+from magvit_jax.inference import prompts
 from magvit_jax.tasks import regions, tables
 
 SHAPE, GRID = (9, 16, 24, 3), (3, 4, 6)
@@ -22,7 +22,7 @@ TASKS = dict(
 
 def model(*names):
   tasks = {name: TASKS[name] for name in names or TASKS}
-  return editing.Model(SHAPE, GRID, tables.build(tasks, SHAPE, GRID))
+  return prompts.Model(SHAPE, GRID, tables.build(tasks, SHAPE, GRID))
 
 
 def clip(frames=9, height=16, width=24, seed=0):
@@ -32,27 +32,27 @@ def clip(frames=9, height=16, width=24, seed=0):
 
 def test_tasks_are_found_by_what_they_give():
   own = model()
-  assert editing.class_task(own) == "class_cond"
-  assert editing.by_frames(own, editing.prefix) == {
+  assert prompts.class_task(own) == "class_cond"
+  assert prompts.by_frames(own, prompts.prefix) == {
     1: "frame_prediction",
     5: "five",
   }
-  told = editing.by_frames(own, editing.prefix, labelled=True)
+  told = prompts.by_frames(own, prompts.prefix, labelled=True)
   assert told == {1: "told", 5: "five"}
-  assert editing.by_frames(own, editing.ends) == {1: "interpolation"}
-  assert editing.predict(own, clip(), None, labelled=True).task == "told"
-  assert editing.predict(own, clip(), 5, labelled=False).task == "five"
+  assert prompts.by_frames(own, prompts.ends) == {1: "interpolation"}
+  assert prompts.predict(own, clip(), None, labelled=True).task == "told"
+  assert prompts.predict(own, clip(), 5, labelled=False).task == "five"
 
 
 def test_ends_come_from_a_video_of_any_length():
   video = clip(30)
   for given in (video, video[[0, -1]]):
-    prompt = editing.interpolate(model(), given, None)
+    prompt = prompts.interpolate(model(), given, None)
     assert prompt.task == "interpolation"
-    pixels = editing.pixels(video)
+    pixels = prompts.pixels(video)
     np.testing.assert_array_equal(prompt.video[0, 0], pixels[0])
     np.testing.assert_array_equal(prompt.video[0, -1], pixels[-1])
-  filled = editing.filled(prompt)
+  filled = prompts.filled(prompt)
   middle = (pixels[0] + pixels[-1]) / 2
   np.testing.assert_allclose(filled[0, 4], middle, atol=1e-6)
 
@@ -64,15 +64,15 @@ def test_a_small_video_lies_in_the_middle():
   ]:
     own = model()
     small = clip(9, *size)
-    prompt = editing.outpaint(own, small)
+    prompt = prompts.outpaint(own, small)
     assert prompt.task == task and prompt.tables is own.tasks[task]
     inside = prompt.video[0][region(SHAPE)].reshape(small.shape)
-    np.testing.assert_array_equal(inside, editing.pixels(small))
+    np.testing.assert_array_equal(inside, prompts.pixels(small))
 
 
 def test_another_size_is_served_by_the_nearest_region():
   own = model()
-  prompt = editing.outpaint(own, clip(9, 16, 16))
+  prompt = prompts.outpaint(own, clip(9, 16, 16))
   assert prompt.task == "outpaint_vertical"
   seen = prompt.tables.seen
   assert seen[:, :, 4:20].all() and seen.sum() == 9 * 16 * 16
@@ -81,37 +81,37 @@ def test_another_size_is_served_by_the_nearest_region():
   )
   assert prompt.tables.known.mean() == 4 / 6
   # Its edges are repeated outwards, as the task's are.
-  filled = editing.filled(prompt)[0]
+  filled = prompts.filled(prompt)[0]
   np.testing.assert_array_equal(filled[:, :, 0], filled[:, :, 4])
   np.testing.assert_array_equal(filled[:, :, 23], filled[:, :, 19])
 
 
 def test_masks_and_boxes_say_what_is_made_anew():
   own = model()
-  exact = editing.inpaint(own, clip(), box=(4, 6, 12, 18))
+  exact = prompts.inpaint(own, clip(), box=(4, 6, 12, 18))
   assert exact.task == "inpaint_central"
   assert exact.tables is own.tasks["inpaint_central"]
   mask = np.zeros((16, 24), np.uint8)
   mask[4:12, 4:12] = 200
   mask[0, 0] = 100  # grey below one half is given
   for request in (dict(mask=mask), dict(mask=np.stack([mask >= 128] * 9))):
-    prompt = editing.inpaint(own, clip(), box=(4, 12, 12, 16), **request)
+    prompt = prompts.inpaint(own, clip(), box=(4, 12, 12, 16), **request)
     hidden = np.zeros((16, 24), bool)
     hidden[4:12, 4:16] = True
     np.testing.assert_array_equal(prompt.tables.seen, [~hidden] * 9)
     assert prompt.tables.black and prompt.tables.known.mean() == 18 / 24
-    assert (editing.filled(prompt)[0][:, hidden] == -1).all()
+    assert (prompts.filled(prompt)[0][:, hidden] == -1).all()
   # A mask that moves as a task's does is served by that task.
   moving = ~regions.around_sliding(SHAPE)
-  assert editing.inpaint(own, clip(), moving).task == "inpaint_dynamic"
+  assert prompts.inpaint(own, clip(), moving).task == "inpaint_dynamic"
 
 
 def test_what_was_made_last_is_what_goes_on():
-  videos = editing.pixels(clip(18)).reshape(2, *SHAPE)
-  prompt = editing.continued(model(), videos, labelled=False)
+  videos = prompts.pixels(clip(18)).reshape(2, *SHAPE)
+  prompt = prompts.continued(model(), videos, labelled=False)
   assert prompt.task == "five"
   np.testing.assert_array_equal(prompt.video[:, :5], videos[:, -5:])
-  prompt = editing.continued(model(), videos, labelled=True)
+  prompt = prompts.continued(model(), videos, labelled=True)
   assert prompt.task == "told"
   np.testing.assert_array_equal(prompt.video[:, :1], videos[:, -1:])
 
@@ -120,60 +120,60 @@ def test_what_was_made_last_is_what_goes_on():
   "run, text",
   [
     (
-      lambda: editing.by_task(model("class_cond"), "inpaint_centra"),
+      lambda: prompts.by_task(model("class_cond"), "inpaint_centra"),
       "not trained for the task 'inpaint_centra'; its tasks are class_cond",
     ),
     (
-      lambda: editing.from_label(model("interpolation")),
+      lambda: prompts.from_label(model("interpolation")),
       "to sample by class; its tasks are interpolation",
     ),
     (
-      lambda: editing.predict(model("interpolation"), clip(), None, False),
+      lambda: prompts.predict(model("interpolation"), clip(), None, False),
       "to predict frames; its tasks are interpolation",
     ),
     (
-      lambda: editing.interpolate(model("five", "told"), clip(), None),
+      lambda: prompts.interpolate(model("five", "told"), clip(), None),
       "to interpolate; its tasks are five, told",
     ),
     (
-      lambda: editing.interpolate(model(), clip(), 2),
+      lambda: prompts.interpolate(model(), clip(), 2),
       "given=2.*trained to interpolate from 1 of 9",
     ),
     (
-      lambda: editing.outpaint(model("five"), clip(9, 8, 12)),
+      lambda: prompts.outpaint(model("five"), clip(9, 8, 12)),
       "not trained to fill in parts of frames; its tasks are five",
     ),
     (
-      lambda: editing.inpaint(model("class_cond"), clip(), box=(0, 0, 8, 8)),
+      lambda: prompts.inpaint(model("class_cond"), clip(), box=(0, 0, 8, 8)),
       "not trained to fill in parts of frames",
     ),
-    (lambda: editing.outpaint(model(), clip()), "smaller in height, width"),
-    (lambda: editing.outpaint(model(), clip(9, 20, 12)), "smaller in"),
-    (lambda: editing.outpaint(model(), clip(5, 8, 12)), "of 9 frames that"),
-    (lambda: editing.outpaint(model(), clip(9, 2, 2)), "no token lies wholly"),
-    (lambda: editing.inpaint(model(), clip()), "hides no pixel"),
+    (lambda: prompts.outpaint(model(), clip()), "smaller in height, width"),
+    (lambda: prompts.outpaint(model(), clip(9, 20, 12)), "smaller in"),
+    (lambda: prompts.outpaint(model(), clip(5, 8, 12)), "of 9 frames that"),
+    (lambda: prompts.outpaint(model(), clip(9, 2, 2)), "no token lies wholly"),
+    (lambda: prompts.inpaint(model(), clip()), "hides no pixel"),
     (
-      lambda: editing.inpaint(model(), clip(), np.ones((16, 24), bool)),
+      lambda: prompts.inpaint(model(), clip(), np.ones((16, 24), bool)),
       "hides every pixel",
     ),
     (
-      lambda: editing.inpaint(model(), clip(), np.ones((16, 16), bool)),
+      lambda: prompts.inpaint(model(), clip(), np.ones((16, 16), bool)),
       r"mask has shape \(16, 16\); it must be \(16, 24\)",
     ),
     (
-      lambda: editing.inpaint(model(), clip(), np.zeros((9, 16, 24))),
+      lambda: prompts.inpaint(model(), clip(), np.zeros((9, 16, 24))),
       "mask is float64; it must be bool",
     ),
     (
-      lambda: editing.inpaint(model(), clip(), box=(8, 0, 4, 8)),
+      lambda: prompts.inpaint(model(), clip(), box=(8, 0, 4, 8)),
       r"box=\(8, 0, 4, 8\) is not \(top, left, bottom, right\)",
     ),
     (
-      lambda: editing.inpaint(model(), clip(12), box=(0, 0, 8, 8)),
+      lambda: prompts.inpaint(model(), clip(12), box=(0, 0, 8, 8)),
       "12 frames and this checkpoint makes 9",
     ),
     (
-      lambda: editing.inpaint(model(), clip(5), box=(0, 0, 8, 8)),
+      lambda: prompts.inpaint(model(), clip(5), box=(0, 0, 8, 8)),
       "at least 9 frames",
     ),
   ],

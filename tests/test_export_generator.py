@@ -8,10 +8,10 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import editing
 from magvit_jax.checkpoints import saved_weights
 from magvit_jax.data import transforms
 from magvit_jax.export import programs, write
+from magvit_jax.inference import prompts
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_samples_are_those_of_the_generator(out, gen, params):
   )
   ids, video = np.asarray(made["ids"]), np.asarray(made["video"])
   # Each row is that of a batch of its own task.
-  prompt = editing.from_label(gen.model)
+  prompt = prompts.from_label(gen.model)
   own = gen.complete(prompt, gen.label_numbers("dog", 2), seed=3)
   np.testing.assert_array_equal(ids[0], own[0])
-  prompt = editing.predict(gen.model, clip, 1, labelled=False)
+  prompt = prompts.predict(gen.model, clip, 1, labelled=False)
   own = gen.complete(prompt, gen.label_numbers(None, 2), seed=3)
   np.testing.assert_array_equal(ids[1], own[1])
   assert video.shape == (2, 9, 16, 24, 3)

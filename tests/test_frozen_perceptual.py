@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import api, frozen, loop, registry, sharding, tokenizers
+from magvit_jax import frozen, loop, registry, sharding, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -19,6 +19,7 @@ from magvit_jax.checkpoints import (
   trained_run,
 )
 from magvit_jax.files import weight_file, workdirs
+from magvit_jax.inference import codec
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
 from magvit_jax.stages import TrainState
@@ -118,7 +119,7 @@ def test_evaluation_and_the_codec_need_no_perceptual_weights(trained, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(trained[0], folder, ignore=shutil.ignore_patterns("frozen"))
   assert trained_run.open_run(folder).state.frozen == {}
-  assert api.load_tokenizer(folder).sizes
+  assert codec.load_tokenizer(folder).sizes
 
 
 def test_other_weights_are_refused_even_by_force(trained, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import editing, long_video, sampler
+from magvit_jax.inference import long_video, prompts, sampler
 from magvit_jax.tasks import tables
 
 LENGTH, GIVEN = 9, 5  # of a toy's clip; the most frames it goes on from
@@ -19,7 +19,7 @@ def gen():
 
 
 def chunks(gen, frames, seed=0, num=2):
-  prompt = editing.predict(gen.model, toy_generator.clip(), 1, labelled=False)
+  prompt = prompts.predict(gen.model, toy_generator.clip(), 1, labelled=False)
   labels = gen.label_numbers(None, num)
   return list(gen.stream(prompt, labels, frames=frames, seed=seed))
 
@@ -75,7 +75,7 @@ class Fake:
   def __init__(self):
     tasks = {"five": dict(name="frame_prediction", frames=5)}
     self.tasks = tables.build(tasks, self.shape, (3, 8, 8))
-    self.model = editing.Model(self.shape, (3, 8, 8), self.tasks)
+    self.model = prompts.Model(self.shape, (3, 8, 8), self.tasks)
     self.calls, self.given = 0, []
 
   def complete(self, prompt, labels, **_):
@@ -88,7 +88,7 @@ class Fake:
 
 
 def stream(gen, frames):
-  prompt = editing.by_task(gen.model, "five", np.zeros(gen.shape, np.uint8))
+  prompt = prompts.by_task(gen.model, "five", np.zeros(gen.shape, np.uint8))
   return long_video.stream(
     gen, prompt, np.zeros(2, np.int32), frames=frames, seed=0, method={}
   )
@@ -127,7 +127,7 @@ def test_lengths_that_cannot_be_made_are_refused(gen):
     gen.predict(clip, given=5, frames=5)
   only = sampler.Sampler.__new__(sampler.Sampler)
   only.shape, only.tasks = gen.shape, {"x": gen.tasks["class_cond"]}
-  only.model = editing.Model(gen.shape, gen.grid, only.tasks)
+  only.model = prompts.Model(gen.shape, gen.grid, only.tasks)
   with pytest.raises(ValueError, match="not trained to go on.*tasks are x"):
     long_video.check(only, 10)
   with pytest.raises(ValueError, match="task frame_prediction was trained w"):

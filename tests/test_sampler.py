@@ -8,10 +8,10 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax import completion, editing
 from magvit_jax.checkpoints import manifest
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
+from magvit_jax.inference import generate, prompts
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def gen():
 
 
 def sample_ids(gen, label=None, num=1, **rest):
-  prompt = editing.from_label(gen.model)
+  prompt = prompts.from_label(gen.model)
   return gen.complete(prompt, gen.label_numbers(label, num), **rest)
 
 
 def predict_ids(gen, video, given=None, num=1, **rest):
-  prompt = editing.predict(gen.model, video, given, labelled=False)
+  prompt = prompts.predict(gen.model, video, given, labelled=False)
   return gen.complete(prompt, gen.label_numbers(None, num), **rest)
 
 
@@ -33,7 +33,7 @@ def test_it_says_what_it_is(gen):
   assert gen.shape == (9, 16, 24, 3) and gen.grid == (3, 2, 3)
   assert gen.labels == ("cat", "dog", "7")
   assert gen.given_frames() == {1: "frame_prediction", 5: "frame_prediction_5"}
-  assert editing.from_label(gen.model).task == "class_cond"
+  assert prompts.from_label(gen.model).task == "class_cond"
   assert gen.method.steps == 3 and gen.method.choice_temperature == 2.0
 
 
@@ -86,7 +86,7 @@ def test_reconstruction_is_the_tokenizer_s_own(gen):
 
 
 def test_one_program_serves_all_tasks_and_any_number(gen, monkeypatch):
-  monkeypatch.setattr(completion, "CHUNK", 2)
+  monkeypatch.setattr(generate, "CHUNK", 2)
   sample_ids(gen, "cat", num=2)
   before = gen._sample._cache_size()
   many = sample_ids(gen, "cat", num=5)

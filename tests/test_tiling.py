@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from magvit_jax import tiling
+from magvit_jax.inference import tiling
 
 
 @pytest.mark.parametrize("tile,overlap", [(8, 2), (16, 4), (12, 0), (9, 1)])

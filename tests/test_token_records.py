@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import api, frozen, loop, registry
+from magvit_jax import frozen, loop, registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
+from magvit_jax.inference import codec as api
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import free_mask
 

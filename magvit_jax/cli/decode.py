@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from magvit_jax import api
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import transforms, video_io, video_write
 from magvit_jax.files import paths, token_file
+from magvit_jax.inference import codec
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
   token_file.check_target(args.output, args.overwrite)
   ids, meta = token_file.read(args.input)
   _check_output(args.output, meta)
-  tok = api.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
+  tok = codec.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
   _check_tokenizer(tok, meta, args)
   with codec_flags.bar("decode", meta.frames) as bar:
     frames = _frames(tok, ids, meta, bar)

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing, long_video, messages, sampler
-from magvit_jax.cli import _sample_inputs as inputs
+from magvit_jax import messages
 from magvit_jax.data import transforms, video_write
 from magvit_jax.files import paths, token_file
+from magvit_jax.inference import long_video, prompts, sample_inputs, sampler
 from magvit_jax.report import sheets, steps
 
 FPS = Fraction(8)  # of what has no input to take it from
@@ -66,7 +66,7 @@ class Job(NamedTuple):
     source: what the files say they come from.
   """
 
-  prompt: editing.Prompt
+  prompt: prompts.Prompt
   labels: np.ndarray
   frames: int
   given: int
@@ -232,14 +232,14 @@ def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
   """Reads what there is to read and checks what can be checked."""
   rows, clip, info = [], None, None
   if kind == "sample":
-    prompt = editing.by_task(gen.model, args.task)
+    prompt = prompts.by_task(gen.model, args.task)
   else:
     prompt, clip, info = _PROMPTS[kind](gen, args)
-  given = editing.prefix(prompt.tables)
+  given = prompts.prefix(prompt.tables)
   if clip is not None and clip.shape == gen.shape:
     rows.append(_row("input", clip, given))
   if info and not given:
-    filled = transforms.to_uint8(editing.filled(prompt)[0])
+    filled = transforms.to_uint8(prompts.filled(prompt)[0])
     rows.append(_row("given", filled))
   labels = gen.label_numbers(args.label, args.num, prompt.task)
   if kind == "sample" and args.label is None:
@@ -256,37 +256,39 @@ def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
 
 
 def _clip(gen, args):
-  given = args.task in gen.tasks and editing.prefix(gen.tasks[args.task])
+  given = args.task in gen.tasks and prompts.prefix(gen.tasks[args.task])
   least = given or gen.shape[0]
-  clip, info = inputs.read_start(args.input, gen.shape, least, args.fit)
-  return editing.by_task(gen.model, args.task, clip), clip, info
+  clip, info = sample_inputs.read_start(args.input, gen.shape, least, args.fit)
+  return prompts.by_task(gen.model, args.task, clip), clip, info
 
 
 def _predict(gen, args):
   told = args.label is not None
-  tasks = editing.by_frames(gen.model, editing.prefix, told)
-  given = editing.choose(gen.model, tasks, args.given, "predict frames")
-  clip, info = inputs.read_start(args.input, gen.shape, given, args.fit)
-  return editing.predict(gen.model, clip, given, told), clip, info
+  tasks = prompts.by_frames(gen.model, prompts.prefix, told)
+  given = prompts.choose(gen.model, tasks, args.given, "predict frames")
+  clip, info = sample_inputs.read_start(args.input, gen.shape, given, args.fit)
+  return prompts.predict(gen.model, clip, given, told), clip, info
 
 
 def _interpolate(gen, args):
-  tasks = editing.by_frames(gen.model, editing.ends)
-  given = editing.choose(gen.model, tasks, args.given, "interpolate")
-  clip, info = inputs.read_ends(args.input, gen.shape, given, args.fit)
-  return editing.interpolate(gen.model, clip, given), clip, info
+  tasks = prompts.by_frames(gen.model, prompts.ends)
+  given = prompts.choose(gen.model, tasks, args.given, "interpolate")
+  clip, info = sample_inputs.read_ends(args.input, gen.shape, given, args.fit)
+  return prompts.interpolate(gen.model, clip, given), clip, info
 
 
 def _outpaint(gen, args):
-  clip, info = inputs.read_inner(args.input, gen.shape, args.size)
-  return editing.outpaint(gen.model, clip), clip, info
+  clip, info = sample_inputs.read_inner(args.input, gen.shape, args.size)
+  return prompts.outpaint(gen.model, clip), clip, info
 
 
 def _inpaint(gen, args):
   t = gen.shape[0]
-  clip, info = inputs.read_start(args.input, gen.shape, t, args.fit)
-  mask = args.mask and inputs.read_mask(args.mask, info, gen.shape, args.fit)
-  return editing.inpaint(gen.model, clip, mask, args.box), clip, info
+  clip, info = sample_inputs.read_start(args.input, gen.shape, t, args.fit)
+  mask = args.mask and sample_inputs.read_mask(
+    args.mask, info, gen.shape, args.fit
+  )
+  return prompts.inpaint(gen.model, clip, mask, args.box), clip, info
 
 
 _PROMPTS = {

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import magvit_jax
-from magvit_jax import export, messages, sampler, tokenizers
+from magvit_jax import export, messages, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -22,6 +22,7 @@ from magvit_jax.checkpoints import (
 )
 from magvit_jax.export import card, programs
 from magvit_jax.files import paths, weight_file, workdirs
+from magvit_jax.inference import sampler
 from magvit_jax.types import PyTree
 
 STAGES = ("tokenizer", "generator")

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import evaluate, registry, sampler
+from magvit_jax import evaluate, registry
 from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.data import transforms
 from magvit_jax.files import paths, workdirs
+from magvit_jax.inference import sampler
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report.made import Made, make
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing
 from magvit_jax.data import transforms
+from magvit_jax.inference import prompts
 from magvit_jax.metrics import averages
 
 PREDICTED = 6  # clips continued, over all files
@@ -65,7 +65,7 @@ def make(gen: Any, source: Any | None) -> Made:
   futures = source is not None and gen.given_frames()
   return Made(
     _futures(gen, source) if futures else (),
-    _samples(gen) if editing.class_task(gen.model) else {},
+    _samples(gen) if prompts.class_task(gen.model) else {},
     str(gen.method),
   )
 

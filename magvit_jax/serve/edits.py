@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing, messages
+from magvit_jax import messages
 from magvit_jax.data import transforms
+from magvit_jax.inference import prompts
 from magvit_jax.report import steps
 from magvit_jax.serve import uploads
 from magvit_jax.tasks import regions
@@ -67,7 +68,7 @@ def choices(gen: Any) -> dict[str, str]:
   parts = _fills_parts(gen)
   can = {
     "predict": bool(gen.given_frames()),
-    "interpolate": bool(editing.by_frames(gen.model, editing.ends)),
+    "interpolate": bool(prompts.by_frames(gen.model, prompts.ends)),
     "inpaint": parts,
     "outpaint": parts,
   }
@@ -90,7 +91,7 @@ def reads_label(gen: Any, task: str) -> bool:
   if task in gen.tasks:
     return bool(gen.tasks[task].label)
   told = [own for own in gen.tasks.values() if own.label]
-  return task == "predict" and any(editing.prefix(own) for own in told)
+  return task == "predict" and any(prompts.prefix(own) for own in told)
 
 
 def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
@@ -141,23 +142,23 @@ def _needs(gen: Any, task: str) -> int:
   """How many frames a task reads at least."""
   model = gen.model
   if task in gen.tasks:
-    return editing.prefix(gen.tasks[task]) or gen.shape[0]
+    return prompts.prefix(gen.tasks[task]) or gen.shape[0]
   if task == "predict":
-    return min(editing.by_frames(model, editing.prefix))
+    return min(prompts.by_frames(model, prompts.prefix))
   if task == "interpolate":
-    return 2 * min(editing.by_frames(model, editing.ends))
+    return 2 * min(prompts.by_frames(model, prompts.ends))
   return gen.shape[0]
 
 
-def _prompt(gen: Any, video: np.ndarray | None, wish: Wish) -> editing.Prompt:
+def _prompt(gen: Any, video: np.ndarray | None, wish: Wish) -> prompts.Prompt:
   """The condition clip, made by editing.py."""
   model = gen.model
   if wish.task in gen.tasks:
-    return editing.by_task(model, wish.task, video)
+    return prompts.by_task(model, wish.task, video)
   if wish.task == "predict":
-    return editing.predict(model, video, None, wish.label is not None)
+    return prompts.predict(model, video, None, wish.label is not None)
   if wish.task == "interpolate":
-    return editing.interpolate(model, video, None)
+    return prompts.interpolate(model, video, None)
   if wish.box is None:
     raise ValueError("draw a box on the picture first")
   h, w = model.shape[1:3]
@@ -167,20 +168,20 @@ def _prompt(gen: Any, video: np.ndarray | None, wish: Wish) -> editing.Prompt:
   mask[top:bottom, left:right] = True
   if wish.task == "outpaint":
     mask = ~mask
-  return editing.inpaint(model, video, mask)
+  return prompts.inpaint(model, video, mask)
 
 
 def _fills_parts(gen: Any) -> bool:
   """Whether a checkpoint was trained to fill in parts of frames."""
   middle = regions.central(gen.shape)
   try:
-    editing.serve(gen.model, ~middle)
+    prompts.serve(gen.model, ~middle)
   except ValueError:
     return False
   return True
 
 
-def _given(prompt: editing.Prompt) -> np.ndarray:
+def _given(prompt: prompts.Prompt) -> np.ndarray:
   """What a prompt gives of its clip, uint8 [t h w 3]; the rest is grey."""
   video = transforms.to_uint8(prompt.video[0])
   return np.where(prompt.tables.seen[..., None], video, np.uint8(steps.GREY))

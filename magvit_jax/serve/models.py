@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import api, editing, sampler
 from magvit_jax.checkpoints import saved_weights
+from magvit_jax.inference import codec, prompts, sampler
 
 
 class Models(NamedTuple):
@@ -42,7 +42,7 @@ def load(folder: str | os.PathLike[str], *, step: int | None = None) -> Models:
   if config["stage"]["name"] == "generator":
     gen = sampler.load_generator(folder, step=step)
     return Models(title, gen.tokenizer, gen, gen.shape)
-  tokenizer = api.load_tokenizer(folder, step=step)
+  tokenizer = codec.load_tokenizer(folder, step=step)
   return Models(title, tokenizer, None, clip_shape(tokenizer, config))
 
 
@@ -74,5 +74,5 @@ def warm_up(models: Models, say: Callable[[str], None] = print) -> None:
   if gen is not None:
     say("compiling the generator …")
     task = next(iter(gen.tasks))
-    prompt = editing.by_task(gen.model, task, clip)
+    prompt = prompts.by_task(gen.model, task, clip)
     gen.decode(gen.complete(prompt, gen.label_numbers(None, 1)))

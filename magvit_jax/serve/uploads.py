@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from magvit_jax.cli import _sample_inputs as inputs
 from magvit_jax.data import video_io
+from magvit_jax.inference import sample_inputs
 
 MAX_PIXELS = 2**26  # of a clip over all frames: 192 MiB
 EXTENSIONS = (*video_io.VIDEO_EXTENSIONS, *video_io.IMAGE_EXTENSIONS)
@@ -86,7 +86,7 @@ def read(
     info = video_io.probe(file)
     count = _count(file, info, limits)
     video = video_io.read_clip(file, 0, count)
-    fitted = shape and inputs.read_part(str(file), 0, count, shape, True)
+    fitted = shape and sample_inputs.read_part(str(file), 0, count, shape, True)
   return Clip(file.name, info.fps, info.frames, video, fitted, info.has_audio)
 
 

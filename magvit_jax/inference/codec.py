@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import tiling, tokenizers
+from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checksum, saved_weights
+from magvit_jax.inference import tiling
 
 # Pixels of one piece over all tiles: what the host holds as float32 at a time.
 PIECE_PIXELS = 2**23

@@ -20,11 +20,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import api, class_labels, completion, editing, long_video
 from magvit_jax.checkpoints import frozen_params, saved_weights
-from magvit_jax.class_labels import Label
 from magvit_jax.decoding import maskgit
 from magvit_jax.files import paths
+from magvit_jax.inference import (
+  class_labels,
+  codec,
+  generate,
+  long_video,
+  prompts,
+)
+from magvit_jax.inference.class_labels import Label
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree
@@ -68,7 +74,7 @@ def load_generator(
     net,
     weights.pop("generator"),
     weights,
-    tokenizer=api.Codec(net.tokenizer, weights["tokenizer"]),
+    tokenizer=codec.Codec(net.tokenizer, weights["tokenizer"]),
     labels=config["clips"]["labels"],
     method=maskgit.MaskGIT(**stage["sampling"]),
   )
@@ -92,7 +98,7 @@ def load_weights(
   return {"generator": saved_weights.weights(folder, own, step), **tokenizer}
 
 
-class Sampler(completion.Completer):
+class Sampler(generate.Completer):
   """A trained generator with its tokenizer, and verbs; see also `Completer`.
 
   The verbs take, beside what is said at each of them, `num` (how many samples),
@@ -118,7 +124,7 @@ class Sampler(completion.Completer):
         gives no class.
       frames: of the video, any number; None is that of a clip.
     """
-    prompt = editing.from_label(self.model)
+    prompt = prompts.from_label(self.model)
     return self._video(prompt, label, frames, num, seed, method)
 
   def predict(
@@ -143,7 +149,7 @@ class Sampler(completion.Completer):
         piece by piece.
       label: of the class, where the checkpoint was trained with it.
     """
-    prompt = editing.predict(self.model, video, given, label is not None)
+    prompt = prompts.predict(self.model, video, given, label is not None)
     return self._video(prompt, label, frames, num, seed, method)
 
   def interpolate(
@@ -161,7 +167,7 @@ class Sampler(completion.Completer):
       video: [n h w 3] as in `predict`; two frames are enough.
       given: frames given at each end; None takes the least that was trained.
     """
-    prompt = editing.interpolate(self.model, video, given)
+    prompt = prompts.interpolate(self.model, video, given)
     return self._video(prompt, None, None, num, seed, method)
 
   def outpaint(
@@ -173,7 +179,7 @@ class Sampler(completion.Completer):
       video: [t a b 3] as in `predict`, a <= h and b <= w; it comes into the
         middle. The trained task whose region is nearest does it.
     """
-    prompt = editing.outpaint(self.model, video)
+    prompt = prompts.outpaint(self.model, video)
     return self._video(prompt, None, None, num, seed, method)
 
   def inpaint(
@@ -195,17 +201,17 @@ class Sampler(completion.Completer):
       box: (top, left, bottom, right), ends exclusive, made anew in all frames,
         beside the mask if there is one; None hides nothing.
     """
-    prompt = editing.inpaint(self.model, video, mask, box)
+    prompt = prompts.inpaint(self.model, video, mask, box)
     return self._video(prompt, None, None, num, seed, method)
 
   def reconstruct(self, video: Any) -> np.ndarray:
     """A whole clip [t h w 3] through the tokenizer: the ceiling of futures."""
-    clip = editing.as_clip(video, self.shape, self.shape[0])[None]
+    clip = prompts.as_clip(video, self.shape, self.shape[0])[None]
     return self.decode(np.asarray(self._encode(self._weights, clip)))[0]
 
   def given_frames(self) -> dict[int, str]:
     """How many first frames may be given, each with the task that does it."""
-    return editing.by_frames(self.model, editing.prefix)
+    return prompts.by_frames(self.model, prompts.prefix)
 
   def label_numbers(
     self,
@@ -228,7 +234,7 @@ class Sampler(completion.Completer):
 
   def stream(
     self,
-    prompt: editing.Prompt,
+    prompt: prompts.Prompt,
     labels: np.ndarray,
     *,
     frames: int | None = None,
@@ -252,7 +258,7 @@ class Sampler(completion.Completer):
 
   def _video(
     self,
-    prompt: editing.Prompt,
+    prompt: prompts.Prompt,
     label: Label | Sequence[Label] | None,
     frames: int | None,
     num: int,

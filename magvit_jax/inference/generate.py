@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import editing, messages
+from magvit_jax import messages
 from magvit_jax.decoding import maskgit
+from magvit_jax.inference import prompts
 from magvit_jax.stages import futures, token_net
 from magvit_jax.stages.token_net import Net
 from magvit_jax.tasks import TokenCondition
@@ -62,7 +63,7 @@ class Completer:
       name: token_net.table_of(net.tables, k)
       for k, name in enumerate(net.names)
     }
-    self.model = editing.Model(self.shape, self.grid, self.tasks)
+    self.model = prompts.Model(self.shape, self.grid, self.tasks)
     self._params, self._weights = params, weights
 
     def encode(weights, video):
@@ -96,7 +97,7 @@ class Completer:
 
   def complete(
     self,
-    prompt: editing.Prompt,
+    prompt: prompts.Prompt,
     labels: np.ndarray,
     *,
     seed: int = 0,
@@ -124,7 +125,7 @@ class Completer:
 
   def trace(
     self,
-    prompt: editing.Prompt,
+    prompt: prompts.Prompt,
     labels: np.ndarray,
     *,
     seed: int = 0,
@@ -153,7 +154,7 @@ class Completer:
     return np.concatenate([np.asarray(part) for part in parts])
 
   def _token_condition(
-    self, prompt: editing.Prompt, labels: np.ndarray, part: np.ndarray
+    self, prompt: prompts.Prompt, labels: np.ndarray, part: np.ndarray
   ) -> TokenCondition:
     """The condition of the samples whose numbers are in `part`."""
     index = list(self.tasks).index(prompt.task)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import editing
+from magvit_jax.inference import prompts
 
 
 class Chunk(NamedTuple):
@@ -55,7 +55,7 @@ def check(gen: Any, frames: int | None, given: int = 0) -> int:
 
 def stream(
   gen: Any,
-  prompt: editing.Prompt,
+  prompt: prompts.Prompt,
   labels: np.ndarray,
   *,
   frames: int,
@@ -88,6 +88,6 @@ def stream(
     # The frames as they were shown, not as this chunk decoded those it was
     # given: these differ a little, and the difference would add up.
     shown = np.concatenate([shown, new], axis=1)[:, -gen.shape[0] :]
-    prompt = editing.continued(gen.model, shown, labelled)
-    kept = editing.prefix(prompt.tables)
+    prompt = prompts.continued(gen.model, shown, labelled)
+    kept = prompts.prefix(prompt.tables)
     number += 1

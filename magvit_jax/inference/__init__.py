@@ -1,0 +1,1 @@
+"""Trained models in use: codec, sampler, editing, videos of any length."""
