@@ -19,8 +19,8 @@ import json
 import pathlib
 import sys
 
-from magvit_jax import loop
 from magvit_jax.configs.generator import moving_digits
+from magvit_jax.training import loop
 
 VARIANTS = {
   "commit, mask": dict(condition="commit", loss="mask"),

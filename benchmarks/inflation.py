@@ -15,7 +15,8 @@ import json
 import pathlib
 import tempfile
 
-from magvit_jax import loop, run_config
+from magvit_jax import run_config
+from magvit_jax.training import loop
 
 NETS = {
   "last": dict(name="causal3d", down="conv", up="depth", pad="replicate"),

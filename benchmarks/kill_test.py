@@ -31,10 +31,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from magvit_jax import loop, run_config
+from magvit_jax import run_config
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.monitoring import metric_writer
 from magvit_jax.stages import Stage, TrainState
+from magvit_jax.training import loop
 
 STEPS = 24
 EVERY = 2

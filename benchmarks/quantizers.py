@@ -22,9 +22,10 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from magvit_jax import evaluate, registry, tokenizers
+from magvit_jax import registry, tokenizers
 from magvit_jax.configs.tokenizer import clips
 from magvit_jax.data import pipeline
+from magvit_jax.training import evaluation
 
 PAIR = dict(loss_commitment=0.25, loss_codebook=1.0)
 BINARY = dict(loss_entropy=0.02, loss_commitment=0.02)
@@ -186,7 +187,7 @@ def judge(cfg: dict, state, data) -> dict[str, float]:
   names = ["psnr"]
   if stage.context["sizes"]:
     names += ["codebook_usage", "bits"]
-  row = evaluate.evaluate(
+  row = evaluation.evaluate(
     jax.jit(stage.programs["predict"]),
     state,
     source,

@@ -36,8 +36,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import evaluate, registry, run_config
+from magvit_jax import registry, run_config
 from magvit_jax.data import pipeline
+from magvit_jax.training import evaluation
 
 TARGET = 2.0  # dB
 THREADS = 2
@@ -284,7 +285,7 @@ def peer_predict(model: Any) -> Callable[[dict], dict]:
 
 def judge(predict: Callable[[dict], dict], source: Any) -> float:
   """Held-out PSNR in dB, by our protocol."""
-  return evaluate.evaluate(
+  return evaluation.evaluate(
     lambda _, batch: predict(batch),
     None,
     source,

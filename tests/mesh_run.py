@@ -15,9 +15,10 @@ import test_stage_tokenizer
 import tiny_generator
 import toy_loop
 
-from magvit_jax import loop, sharding, tokenizers
+from magvit_jax import sharding, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.distributed import processes
+from magvit_jax.training import loop
 
 # LLVM's optimisation is most of a compilation, and of no use here.
 XLA_FLAGS = (

@@ -16,8 +16,9 @@ import mesh_run
 import pytest
 import toy_loop
 
-from magvit_jax import loop, sharding
+from magvit_jax import sharding
 from magvit_jax.distributed import clusters, initialize, processes
+from magvit_jax.training import loop
 
 FLAGS = mesh_run.XLA_FLAGS.replace("count=8", "count=4")
 # Whole arrays lie on both of them.

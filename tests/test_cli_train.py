@@ -4,8 +4,9 @@ import ml_collections
 import pytest
 
 from magvit_jax import __main__ as command
-from magvit_jax import loop, run_config
+from magvit_jax import run_config
 from magvit_jax.monitoring import incidents
+from magvit_jax.training import loop
 
 CONFIG = """
 import ml_collections

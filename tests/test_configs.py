@@ -15,13 +15,14 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from magvit_jax import configs, loop, registry, run_config, tokenizers
+from magvit_jax import configs, registry, run_config, tokenizers
 from magvit_jax.checkpoints import frozen_params
 from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.files import workdirs
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables
+from magvit_jax.training import loop
 
 ROOT = pathlib.Path(next(iter(configs.__path__)))
 GOLDEN = pathlib.Path(__file__).parent / "golden"

@@ -14,12 +14,13 @@ import toy_run
 from made_run import found, worse
 
 from magvit_jax import __main__ as verbs
-from magvit_jax import doctor, loop, registry
+from magvit_jax import doctor, registry
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.cli import doctor as verb
 from magvit_jax.data import moving_digits
 from magvit_jax.doctor import non_finite
 from magvit_jax.stages import Stage, TrainState
+from magvit_jax.training import loop
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import toy_run
 
-from magvit_jax import evaluate, registry
+from magvit_jax import registry
 from magvit_jax.checkpoints import trained_run
 from magvit_jax.cli import evaluate as verb
+from magvit_jax.training import evaluation
 
 
 def source(clips=5):
@@ -19,7 +20,7 @@ def source(clips=5):
 
 def measure(batch, metrics=None, clips=5):
   predict, state = toy_run.run_predict()
-  return evaluate.evaluate(
+  return evaluation.evaluate(
     predict,
     state,
     source(clips),
@@ -62,16 +63,16 @@ def test_reconstruction_beats_its_floor():
 
 def test_one_program_per_batch_shape():
   measure(2)
-  before = evaluate._sums._cache_size()
+  before = evaluation._sums._cache_size()
   measure(2)
-  assert evaluate._sums._cache_size() == before
+  assert evaluation._sums._cache_size() == before
 
 
 def test_every_clip_once():
   predict, state = toy_run.run_predict()
   seen = [
     np.asarray(output["video"])[np.asarray(output["valid"])]
-    for output in evaluate.predictions(
+    for output in evaluation.predictions(
       predict, state, source(), batch=2, progress=False
     )
   ]
@@ -95,19 +96,19 @@ def test_errors_name_what_is_wrong():
     return {k: v for k, v in predict(state, batch).items() if k != "recon"}
 
   with pytest.raises(TypeError, match="psnr needs 'recon'"):
-    evaluate.evaluate(
+    evaluation.evaluate(
       blind, state, source(), {"psnr": {}}, batch=2, context={}, progress=False
     )
 
 
 def test_picked_clips():
-  picked = evaluate.Picked(source(), [4, 1])
+  picked = evaluation.Picked(source(), [4, 1])
   rng = np.random.default_rng(0)
   assert len(picked) == 2
   assert picked.clip(0, rng)["label"] == 4
   predict, state = toy_run.run_predict()
   outputs = list(
-    evaluate.predictions(predict, state, picked, batch=2, progress=False)
+    evaluation.predictions(predict, state, picked, batch=2, progress=False)
   )
   assert jax.device_get(outputs[0]["file"]).tolist() == [4, 1]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import frozen, loop, registry
+from magvit_jax import registry
 from magvit_jax.checkpoints import (
   checksum,
   frozen_params,
@@ -16,6 +16,7 @@ from magvit_jax.checkpoints import (
   trained_run,
 )
 from magvit_jax.cli import evaluate as verb
+from magvit_jax.training import dependencies, loop
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,12 @@ def test_a_run_goes_on_without_the_tokenizers_workdir(trained, tokenizer):
   cfg = tiny.config(tokenizer)
   away = tokenizer.rename(tokenizer.with_name("away"))
   try:
-    resolved, arrays = frozen.resolve(cfg, folder)
+    resolved, arrays = dependencies.resolve(cfg, folder)
     assert loop.run(cfg, folder) == {"step": 2, "stopped": 0}
   finally:
     away.rename(tokenizer)
   assert registry.plain(resolved) == registry.plain(
-    frozen.resolve(cfg, folder)[0]
+    dependencies.resolve(cfg, folder)[0]
   )
   jax.tree.map(
     np.testing.assert_array_equal, arrays["tokenizer"], tiny.tokenizer_params()
@@ -92,15 +93,15 @@ def test_another_tokenizer_is_refused(trained, tmp_path, resume):
 
 
 def test_other_labels_are_refused(trained, tokenizer):
-  resolved, _ = frozen.resolve(tiny.config(tokenizer), trained[0])
+  resolved, _ = dependencies.resolve(tiny.config(tokenizer), trained[0])
   source = registry.build("data", tiny.DATA, split="train")
-  assert frozen.describe(resolved, source) == resolved
+  assert dependencies.describe(resolved, source) == resolved
 
   class Other:
     shape, labels = source.shape, ("cat", "dog")
 
   with pytest.raises(ValueError, match="labels of the clips.*'cat', 'dog'"):
-    frozen.describe(resolved, Other())
+    dependencies.describe(resolved, Other())
 
 
 def test_wrong_workdirs_and_fingerprints_are_named(
@@ -128,8 +129,8 @@ def test_damaged_frozen_weights_are_found(trained, tmp_path):
 def test_stages_without_a_tokenizer_are_left_alone(tmp_path):
   cfg = tiny.config(tmp_path)
   del cfg.tokenizer
-  assert frozen.resolve(cfg, tmp_path) == (cfg, {})
-  assert frozen.describe(cfg, None) is cfg
+  assert dependencies.resolve(cfg, tmp_path) == (cfg, {})
+  assert dependencies.describe(cfg, None) is cfg
   assert (
     frozen_params.stage_args(cfg) == {}
     and frozen_params.restore(tmp_path, cfg) == {}

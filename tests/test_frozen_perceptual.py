@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import frozen, loop, registry, sharding, tokenizers
+from magvit_jax import registry, sharding, tokenizers
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -24,6 +24,7 @@ from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
 from magvit_jax.stages import TrainState
 from magvit_jax.tokenizers import build_tokenizer
+from magvit_jax.training import dependencies, loop
 
 LPIPS = dict(name="lpips", frames=1, fingerprint="", **vgg16.TINY)
 RESNET = dict(name="resnet50", frames=1, fingerprint="", **resnet50.TINY)
@@ -66,7 +67,7 @@ def trained(tmp_path_factory):
   """(workdir of a finished run, its file of weights), without the training."""
   top = tmp_path_factory.mktemp("top")
   path, folder = write(top / "lpips.safetensors"), top / "run"
-  cfg, arrays = frozen.resolve(config(path), folder)
+  cfg, arrays = dependencies.resolve(config(path), folder)
   folder.mkdir()
   workdirs.write_config(folder, cfg)
   frozen_params.save(folder, arrays)
@@ -86,7 +87,7 @@ def trained(tmp_path_factory):
 def test_the_config_names_the_weights_and_a_step_uses_them(trained):
   folder, path = trained
   saved = json.loads((folder / "config.json").read_text())["config"]
-  _, arrays = frozen.resolve(config(path), folder)
+  _, arrays = dependencies.resolve(config(path), folder)
   mark = checksum.fingerprint(arrays["perceptual"])
   assert saved["stage"]["perceptual"]["fingerprint"] == mark
   stage = loop.make_parts(ml_collections.ConfigDict(saved)).stage
@@ -104,12 +105,12 @@ def test_the_run_keeps_its_weights_when_the_file_is_gone(trained):
   folder, path = trained
   away = path.rename(path.with_suffix(".away"))
   try:
-    cfg, arrays = frozen.resolve(config(path), folder)
+    cfg, arrays = dependencies.resolve(config(path), folder)
     assert loop.run(config(path), folder) == {"step": 1, "stopped": 0}
   finally:
     away.rename(path)
   assert registry.plain(cfg) == registry.plain(
-    frozen.resolve(config(path), folder)[0]
+    dependencies.resolve(config(path), folder)[0]
   )
   found = trees.named(arrays["perceptual"])
   jax.tree.map(np.testing.assert_array_equal, dict(found), arrays_of(LPIPS))
@@ -194,5 +195,5 @@ def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
   wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}
   assert {name: x.shape for name, x in shapes.items()} == wanted
   cfg = without(config(""))
-  assert frozen.resolve(cfg, tmp_path) == (cfg, {})
+  assert dependencies.resolve(cfg, tmp_path) == (cfg, {})
   assert frozen_params.shapes(cfg) == {}

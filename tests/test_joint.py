@@ -8,9 +8,10 @@ import pytest
 import test_loop_tokenizer
 import toy_loop
 
-from magvit_jax import loop, tokenizers
+from magvit_jax import tokenizers
 from magvit_jax.data import joint, moving_digits, pipeline
 from magvit_jax.data.joint import Images
+from magvit_jax.training import loop
 
 DIGITS = dict(name="moving_digits", size=(16, 16))
 SETTINGS = dict(seed=5, batch=4, loader=dict(threads=0, prefetch=1))

@@ -20,11 +20,11 @@ from toy_loop import (
   train,
 )
 
-from magvit_jax import loop
 from magvit_jax.checkpoints import checkpointer, init_from
 from magvit_jax.files import workdirs
 from magvit_jax.hardware import mfu
 from magvit_jax.monitoring import incidents, profiler
+from magvit_jax.training import loop
 
 
 def interrupt_at(monkeypatch, step, number=signal.SIGTERM):

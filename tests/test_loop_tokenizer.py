@@ -9,12 +9,13 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import loop, registry
+from magvit_jax import registry
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.discriminators import patch3d
 from magvit_jax.monitoring import incidents
 from magvit_jax.quantizers import lfq
 from magvit_jax.tokenizers import causal3d
+from magvit_jax.training import loop
 
 
 def config(steps=4, **stage):

@@ -11,9 +11,10 @@ import pytest
 import toy_run
 from PIL import Image
 
-from magvit_jax import loop, report
+from magvit_jax import report
 from magvit_jax.cli import report as verb
 from magvit_jax.report import beside, curves, facts, page, pictures
+from magvit_jax.training import loop
 
 VOID = ("meta", "img", "br", "path", "rect")
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import frozen, loop, registry
+from magvit_jax import registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
 from magvit_jax.inference import codec as api
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import free_mask
+from magvit_jax.training import dependencies, loop
 
 # All tasks, two of them with arguments.
 TASKS = {
@@ -125,8 +126,8 @@ def test_tasks_that_records_cannot_serve_are_refused(folder, tmp_path):
   cfg = config(folder)
   cfg.stage.tasks.interpolation = dict(frames=1, weight=1.0)
   cfg.stage.tasks.frame_prediction.frames = 3
-  resolved, _ = frozen.resolve(cfg, folder / "new")
-  frozen.describe(resolved, source(folder))
+  resolved, _ = dependencies.resolve(cfg, folder / "new")
+  dependencies.describe(resolved, source(folder))
 
 
 def test_a_source_of_records_makes_batches(folder):
@@ -172,11 +173,11 @@ def test_records_of_another_tokenizer_are_refused(folder, tmp_path):
 
 
 def test_records_of_another_grid_are_refused(folder):
-  resolved, _ = frozen.resolve(config(folder), folder / "new")
+  resolved, _ = dependencies.resolve(config(folder), folder / "new")
   other = source(folder)
   other._records = other._records._replace(ids=other._records.ids[:, :1])
   with pytest.raises(ValueError, match="grid: .* in the records"):
-    frozen.describe(resolved, other)
+    dependencies.describe(resolved, other)
 
 
 def test_bad_files_are_named(folder, tmp_path):

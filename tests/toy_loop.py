@@ -8,10 +8,11 @@ import ml_collections
 import numpy as np
 import optax
 
-from magvit_jax import loop, optim
+from magvit_jax import optim
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.monitoring import incidents
 from magvit_jax.stages import Stage, TrainState
+from magvit_jax.training import loop
 
 
 class ToySource:

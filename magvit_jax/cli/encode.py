@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import evaluate, registry, run_config, tokenizers
+from magvit_jax import registry, run_config, tokenizers
 from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
@@ -34,6 +34,7 @@ from magvit_jax.files import paths, token_file
 from magvit_jax.inference import codec
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
+from magvit_jax.training import evaluation
 
 _BATCH = 16  # clips of a split that are encoded at a time
 
@@ -123,7 +124,7 @@ def _encode_split(args: argparse.Namespace) -> int:
   if args.split == "train":
     count = args.clips or len(source)
     picks = [k % len(source) for k in range(count)]
-    source = evaluate.Picked(source, picks)
+    source = evaluation.Picked(source, picks)
   records = _records(run, source, tasks)
   token_records.write(args.output, records)
   print(
@@ -148,7 +149,7 @@ def _records(
   module = tokenizers.build_tokenizer(run.config["stage"])
   tables = token_net.needs_of(module, tasks, source.shape) if tasks else {}
 
-  outputs = evaluate.predictions(
+  outputs = evaluation.predictions(
     jax.jit(functools.partial(_to_ids, run.stage, tuple(tables.values()))),
     run.state,
     source,

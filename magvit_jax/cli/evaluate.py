@@ -15,9 +15,9 @@ import json
 import math
 from typing import Any
 
-from magvit_jax import evaluate
 from magvit_jax.checkpoints import trained_run
 from magvit_jax.files import paths
+from magvit_jax.training import evaluation
 
 UNITS = {"psnr": " dB", "psnr_box": " dB"}
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
   if args.clips is not None and args.clips < 1:
     parser.error(f"--clips is {args.clips}; it must be at least 1")
   run = _open(args)
-  results = evaluate.evaluate(
+  results = evaluation.evaluate(
     run.predict,
     run.state,
     run.source,
@@ -84,7 +84,7 @@ def _open(args: argparse.Namespace) -> trained_run.Run:
   # A training source has one item per file and draws a window anew each time.
   count = args.clips or run.config["data"].get("eval_clips", len(run.source))
   indices = [k % len(run.source) for k in range(count)]
-  return run._replace(source=evaluate.Picked(run.source, indices))
+  return run._replace(source=evaluation.Picked(run.source, indices))
 
 
 def table(settings: dict[str, Any], results: dict[str, float]) -> str:

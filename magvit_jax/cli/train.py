@@ -23,11 +23,12 @@ processes stops them all.
 
 import argparse
 
-from magvit_jax import loop, run_config
+from magvit_jax import run_config
 from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.files import workdirs
 from magvit_jax.hardware import compile_cache
 from magvit_jax.monitoring import profiler
+from magvit_jax.training import loop
 
 
 def main(argv: list[str]) -> int:

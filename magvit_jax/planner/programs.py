@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from magvit_jax import loop, messages, registry, sharding, tokenizers
+from magvit_jax import messages, registry, sharding, tokenizers
 from magvit_jax.checkpoints import frozen_params
 from magvit_jax.files import workdirs
 from magvit_jax.hardware.chips import Topology
 from magvit_jax.nn import target_platform
 from magvit_jax.stages import Stage, TrainState, token_net
 from magvit_jax.tasks import tables as task_tables
+from magvit_jax.training import loop
 from magvit_jax.types import PyTree
 
 # Labels in a program whose data says how many there are; only the size of one

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import evaluate, registry
+from magvit_jax import registry
 from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.data import transforms
 from magvit_jax.files import paths, workdirs
 from magvit_jax.inference import sampler
 from magvit_jax.metrics import averages, box_means
 from magvit_jax.report.made import Made, make
+from magvit_jax.training import evaluation
 
 MAX_CLIPS = 64  # clips looked at; shown are fewer
 SHOWN = 6
@@ -201,13 +202,13 @@ def look(run: trained_run.Run) -> Held:
   """Reconstructs up to `MAX_CLIPS` held-out clips; keeps some and counts."""
   total = len(run.source)
   spread = np.linspace(0, total - 1, min(MAX_CLIPS, total))
-  part = evaluate.Picked(run.source, [round(k) for k in spread])
+  part = evaluation.Picked(run.source, [round(k) for k in spread])
   sizes = tuple(run.stage.context.get("sizes", ()))
   per_file = max(1, SHOWN // max(1, len(part.files)))
   counts = [np.zeros(size, np.int64) for size in sizes]
   clips: list[tuple[int, Clip]] = []
   taken: dict[int, int] = {}
-  batches = evaluate.predictions(
+  batches = evaluation.predictions(
     run.predict,
     run.state,
     part,

@@ -16,8 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import evaluate as evaluation
-from magvit_jax import frozen as freezing
 from magvit_jax import registry, run_config, sharding
 from magvit_jax import tree as trees
 from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
@@ -34,6 +32,7 @@ from magvit_jax.monitoring import (
   watchdog,
 )
 from magvit_jax.stages import Stage, TrainState, accumulation
+from magvit_jax.training import dependencies, evaluation
 from magvit_jax.types import Array, PyTree
 
 
@@ -54,7 +53,7 @@ def make_parts(cfg: Any) -> Parts:
       clips of a size or length that the strides do not allow.
   """
   train = registry.build("data", cfg.data, split="train")
-  cfg = freezing.describe(cfg, train)
+  cfg = dependencies.describe(cfg, train)
   extra = frozen_params.stage_args(cfg)
   stage = registry.build("stages", cfg.stage, steps=cfg.steps, **extra)
   if "latent_shape" in stage.context:
@@ -103,7 +102,7 @@ def run(
   for name, count in joint.counts(cfg).items():
     sharding.local_rows(count, mesh, name)
   sharding.local_rows(cfg.eval.batch, mesh, "eval.batch")
-  cfg, found = freezing.resolve(cfg, workdir)
+  cfg, found = dependencies.resolve(cfg, workdir)
   mode = workdirs.plan(workdir, cfg, resume)
   seen = dict(mode=mode, config=cfg, steps=checkpointer.steps(workdir))
   processes.agree(f"what the workdir {workdir} holds", workdirs.normal(seen))
@@ -119,7 +118,7 @@ def run(
   for name, count in joint.counts(cfg).items():
     micro = accumulation.micro_batch(count, parts.stage.accumulate)
     sharding.local_rows(micro, mesh, f"{name} / stage.accumulate")
-  cfg = freezing.describe(cfg, parts.train)
+  cfg = dependencies.describe(cfg, parts.train)
   workdirs.check_writable(workdir)
   processes.check_shared(workdir)
   with contextlib.ExitStack() as stack, initialize.together():
