@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import messages
-from magvit_jax import tree as trees
+from magvit_jax import messages, tree_utils
 from magvit_jax.types import Array, PyTree
 
 # Leaves that are not decayed even where stacked layers make them matrices, and
@@ -135,7 +134,7 @@ def ema_decay(decay: float, step: Array, warmup: bool = True) -> Array:
 
 def _labels(params: PyTree) -> PyTree:
   def label(path, _):
-    leaf = trees.path_name(path).rsplit("/", 1)[-1]
+    leaf = tree_utils.path_name(path).rsplit("/", 1)[-1]
     return "buffer" if leaf.startswith("buffer_") else "train"
 
   return jax.tree_util.tree_map_with_path(label, params)
@@ -143,7 +142,7 @@ def _labels(params: PyTree) -> PyTree:
 
 def _matrices(params: PyTree) -> PyTree:
   def decayed(path, p):
-    leaf = trees.path_name(path).rsplit("/", 1)[-1]
+    leaf = tree_utils.path_name(path).rsplit("/", 1)[-1]
     return p.ndim > 1 and leaf not in UNDECAYED
 
   return jax.tree_util.tree_map_with_path(decayed, params)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.types import Array, PyTree
 
 AXES = ("data", "fsdp", "context", "tensor")
@@ -126,7 +126,7 @@ def state_sharding(state: PyTree, mesh: Mesh) -> PyTree:
   """
 
   def leaf(path, x):
-    name = trees.path_name(path)
+    name = tree_utils.path_name(path)
     return NamedSharding(mesh, _spec(name, x.shape, mesh))
 
   return jax.tree_util.tree_map_with_path(leaf, state)
@@ -357,7 +357,7 @@ def computing(mesh: Mesh) -> Any:
 
 def table(state: PyTree) -> str:
   """Text: how the leaves of a laid-out state are split, by rule and axes."""
-  leaves = trees.named(state)
+  leaves = tree_utils.named(state)
   groups: dict[tuple[str, str], list[Any]] = {}
   for name, leaf in leaves.items():
     groups.setdefault(_group(name, leaf), []).append(leaf)

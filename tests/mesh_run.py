@@ -15,8 +15,7 @@ import test_stage_tokenizer
 import tiny_generator
 import toy_loop
 
-from magvit_jax import sharding, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import sharding, tokenizers, tree_utils
 from magvit_jax.distributed import processes
 from magvit_jax.training import loop
 
@@ -121,7 +120,7 @@ def train(stage, arrays, batch, sizes, weights=None):
     curve.append({k: float(v) for k, v in metrics.items()})
   if weights:
     whole = jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
-    found = trees.named(jax.device_get(whole(state.params)))
+    found = tree_utils.named(jax.device_get(whole(state.params)))
     if jax.process_index() == 0:
       np.savez(weights, **found)
   return {
@@ -136,7 +135,7 @@ def shards(state):
   """Shape of a leaf, and of what the first device holds of it, by name."""
   return {
     name: (leaf.shape, leaf.addressable_shards[0].data.shape)
-    for name, leaf in trees.named(state).items()
+    for name, leaf in tree_utils.named(state).items()
   }
 
 

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import sharding
-from magvit_jax import tree as trees
+from magvit_jax import sharding, tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
   checksum,
@@ -73,10 +72,10 @@ def read(folder, mesh, said=None):
   step, found = saver.restore(wanted)
   saver.close()
   wrong = differences(found._replace(frozen={}), state(step))
-  layout = trees.named(jax.tree.map(lambda x: x.sharding, wanted))
+  layout = tree_utils.named(jax.tree.map(lambda x: x.sharding, wanted))
   wrong += [
     f"layout of {name}"
-    for name, leaf in trees.named(found._replace(frozen={})).items()
+    for name, leaf in tree_utils.named(found._replace(frozen={})).items()
     if leaf.sharding != layout[name]
   ]
   return step, wrong
@@ -97,8 +96,8 @@ def read_parts(folder, mesh):
 def differences(found, wanted):
   """Names of leaves of which this process has other bits than it should."""
   wrong = []
-  whole = trees.named(wanted)
-  for name, leaf in trees.named(found).items():
+  whole = tree_utils.named(wanted)
+  for name, leaf in tree_utils.named(found).items():
     for shard in leaf.addressable_shards:
       own = np.asarray(whole[name])[shard.index]
       if np.asarray(shard.data).tobytes() != own.tobytes():
@@ -154,7 +153,7 @@ def main(folder, index):
   placed = processes.put(state(1), layout)
   told["sums"] = [
     checksum.bits(placed.params),
-    checksum.sha256(trees.named(placed.params)),
+    checksum.sha256(tree_utils.named(placed.params)),
   ]
   (folder / f"{index}.json").write_text(json.dumps(told))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
   checksum,
@@ -326,7 +326,7 @@ def test_hashes_are_those_that_old_runs_and_token_files_hold():
     "s": np.float32(2),
   }
   assert checksum.fingerprint(tree) == "666accd1de3ed269"
-  found = checksum.sha256(trees.named(tree))
+  found = checksum.sha256(tree_utils.named(tree))
   assert found.startswith("b191c44d25c31f30e393f1e81edadc1e")
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from parity import perceptual as peer
 
-from magvit_jax import registry
-from magvit_jax import tree as trees
+from magvit_jax import registry, tree_utils
 from magvit_jax.__main__ import main
 from magvit_jax.convert import UNKNOWN, vgg16_lpips
 from magvit_jax.files import weight_file
@@ -91,7 +90,7 @@ def test_two_public_files_become_one_of_ours(torch, files, tmp_path, capsys):
   assert f"perceptual.weights={out}" in said and "14,716,160 numbers" in said
   arrays, notes = weight_file.read(out)
   assert notes == {"net": "vgg16"}
-  assert arrays.keys() == trees.named(vgg16_lpips.shapes()).keys()
+  assert arrays.keys() == tree_utils.named(vgg16_lpips.shapes()).keys()
   np.testing.assert_array_equal(arrays["net/conv1_1/bias"], np.arange(64))
   assert arrays["linear/relu5_3/scale"].shape == (512,)
   before = out.read_bytes()

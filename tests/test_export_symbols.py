@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from magvit_jax import registry, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import registry, tokenizers, tree_utils
 from magvit_jax.export import programs
 from magvit_jax.nn import conv_frames
 
@@ -60,7 +59,7 @@ def test_every_backbone(name):
   video = found["encode"].arguments["video"]
   causal = module.backbone.causal
   assert isinstance(video.shape[1], int) != causal
-  params = trees.named(tokenizers.abstract(module))
+  params = tree_utils.named(tokenizers.abstract(module))
   decode = found["decode"]
   back = jax.eval_shape(decode.make(), params, *decode.arguments.values())
   assert back.shape == video.shape

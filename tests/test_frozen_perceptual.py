@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tiny_generator as tiny
 
-from magvit_jax import registry, sharding, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import registry, sharding, tokenizers, tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
   checksum,
@@ -36,7 +35,7 @@ def arrays_of(own, seed=0):
   shapes = perceptual.build(own | {"weights": ""}, jnp.float32).abstract()
   return {
     name: rng.uniform(0.1, 0.6, x.shape).astype(np.float32)
-    for name, x in trees.named(shapes).items()
+    for name, x in tree_utils.named(shapes).items()
   }
 
 
@@ -112,7 +111,7 @@ def test_the_run_keeps_its_weights_when_the_file_is_gone(trained):
   assert registry.plain(cfg) == registry.plain(
     dependencies.resolve(config(path), folder)[0]
   )
-  found = trees.named(arrays["perceptual"])
+  found = tree_utils.named(arrays["perceptual"])
   jax.tree.map(np.testing.assert_array_equal, dict(found), arrays_of(LPIPS))
 
 
@@ -191,7 +190,7 @@ def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
     loop.run(config(""), tmp_path / "run")
   with pytest.raises(FileNotFoundError, match="weights: there is no file"):
     loop.run(config(tmp_path / "none.safetensors"), tmp_path / "run")
-  shapes = trees.named(frozen_params.shapes(config("")))
+  shapes = tree_utils.named(frozen_params.shapes(config("")))
   wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}
   assert {name: x.shape for name, x in shapes.items()} == wanted
   cfg = without(config(""))

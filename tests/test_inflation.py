@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.checkpoints import checkpointer, inflation, init_from
 from magvit_jax.discriminators import stylegan2d, stylegan3d
 from magvit_jax.stages import TrainState
@@ -54,10 +54,10 @@ def autoencoder(backbone):
 
 def inflated(flat, target, how):
   """Every leaf of a tree."""
-  was = trees.named(flat)
+  was = tree_utils.named(flat)
 
   def leaf(path, x):
-    old = was[trees.path_name(path)]
+    old = was[tree_utils.path_name(path)]
     assert inflation.fits(old.shape, x.shape, how)
     return inflation.inflate(old, x.shape, how)
 
@@ -184,11 +184,11 @@ def test_central_takes_the_discriminator_too(run):
   state = init_from.load(found, fresh)
   assert "not there" not in found.report and "another shape" not in found.report
   for name in ("gen/encoder/stem/kernel", "disc/net/stem/kernel"):
-    kernel = trees.named(state.params)[name]
-    flat = trees.named(image.params | {"gen": image.ema})[name]
+    kernel = tree_utils.named(state.params)[name]
+    flat = tree_utils.named(image.params | {"gen": image.ema})[name]
     np.testing.assert_array_equal(kernel[1], flat[0])
     assert not np.any(kernel[0]) and not np.any(kernel[2])
-  both = trees.named(state.ema), trees.named(state.params["gen"])
+  both = tree_utils.named(state.ema), tree_utils.named(state.params["gen"])
   jax.tree.map(np.testing.assert_array_equal, *both)
   # At 4 x 16 x 16 the last map is flattened from more places.
   other = state_of(net, disc, (1, 4, 16, 16, 3))

@@ -6,8 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from magvit_jax import optim
-from magvit_jax import tree as trees
+from magvit_jax import optim, tree_utils
 
 PARAMS = {
   "kernel": jnp.ones((2, 2)),
@@ -26,8 +25,8 @@ def test_buffers_get_no_update_and_no_moments():
   new, state = _update(tx, PARAMS)
   np.testing.assert_array_equal(new["book"]["buffer_codes"], 1.0)
   assert (new["kernel"] < 1.0).all()
-  assert not any("buffer_codes" in name for name in trees.named(state))
-  assert any("kernel" in name for name in trees.named(state))
+  assert not any("buffer_codes" in name for name in tree_utils.named(state))
+  assert any("kernel" in name for name in tree_utils.named(state))
 
 
 def test_buffers_do_not_count_in_the_clipped_norm():

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from parity import perceptual as peer
 
-from magvit_jax import registry
-from magvit_jax import tree as trees
+from magvit_jax import registry, tree_utils
 from magvit_jax.files import weight_file
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
@@ -108,12 +107,12 @@ def test_the_whole_resnet50_has_the_names_and_shapes_of_the_public_one(golden):
   found = source.convert(
     {k: np.zeros(s, np.float32) for k, s in shapes.items()}
   )
-  wanted = trees.named(source.shapes())
+  wanted = tree_utils.named(source.shapes())
   assert {k: v.shape for k, v in found.items()} == {
     k: v.shape for k, v in wanted.items()
   }
   # 25,557,032 of torchvision less one of the two numbers of each norm.
-  assert trees.count(source.shapes()) == 25_557_032 - 26_560
+  assert tree_utils.count(source.shapes()) == 25_557_032 - 26_560
 
 
 @pytest.mark.parametrize("name", registry.names("nets"))

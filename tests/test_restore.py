@@ -6,8 +6,7 @@ import process_run
 import pytest
 import restore_run
 
-from magvit_jax import sharding
-from magvit_jax import tree as trees
+from magvit_jax import sharding, tree_utils
 from magvit_jax.checkpoints import checksum
 
 ACROSS = [f"{a} to {b}" for a, b in restore_run.READ]
@@ -76,5 +75,5 @@ def test_processes_fall_back_together(told):
 
 def test_checksums_of_split_arrays_are_those_of_whole_ones(told):
   params = restore_run.state(1).params
-  whole = [checksum.bits(params), checksum.sha256(trees.named(params))]
+  whole = [checksum.bits(params), checksum.sha256(tree_utils.named(params))]
   assert [own["sums"] for own in told] == [whole] * 2

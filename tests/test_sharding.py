@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from magvit_jax import optim, registry, sharding, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import optim, registry, sharding, tokenizers, tree_utils
 from magvit_jax.stages import TrainState
 
 
@@ -34,7 +33,7 @@ def fake_mesh(data=1, fsdp=1, context=1, tensor=1, each=64):
 
 def specs(state, **sizes):
   laid = sharding.state_sharding(state, fake_mesh(**sizes))
-  return {name: tuple(s.spec) for name, s in trees.named(laid).items()}
+  return {name: tuple(s.spec) for name, s in tree_utils.named(laid).items()}
 
 
 def leaf(*shape):

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.checkpoints import checksum, manifest
 from magvit_jax.files import paths, remote_buffer
 from magvit_jax.messages import suggest
@@ -246,7 +246,7 @@ def stored(workdir: paths.Name, step: int, item: str) -> dict[str, Any]:
   """Names of the saved leaves of an item, with their shape and dtype."""
   folder = _folder(paths.absolute(workdir), step)
   meta = ocp.checkpointables_metadata(folder).metadata
-  return trees.named(meta[item]) if item in meta else {}
+  return tree_utils.named(meta[item]) if item in meta else {}
 
 
 @contextlib.contextmanager
@@ -353,7 +353,7 @@ def _check_shapes(
 ) -> bool:
   """MismatchError unless the saved shapes fit; True if more was saved."""
   saved = stored(workdir, step, item)
-  wanted = trees.named(abstract)
+  wanted = tree_utils.named(abstract)
   if not saved:
     raise KeyError(f"it has no item {item!r}")
   wrong = [

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from magvit_jax import registry, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import registry, tokenizers, tree_utils
 from magvit_jax.checkpoints import checkpointer, checksum, manifest
 from magvit_jax.files import paths
 from magvit_jax.losses import perceptual
@@ -28,7 +27,10 @@ def save(workdir: paths.Name, frozen: PyTree) -> None:
   With several processes all of them call it.
   """
   folder = paths.absolute(workdir) / "frozen"
-  note, text = folder / "sha256", checksum.sha256(trees.named(frozen)) + "\n"
+  note, text = (
+    folder / "sha256",
+    checksum.sha256(tree_utils.named(frozen)) + "\n",
+  )
   # Others may be left from a start that failed.
   there = note.is_file() and paths.read_text(note) == text
   multihost_utils.sync_global_devices("frozen arrays looked for")
@@ -71,7 +73,7 @@ def restore_arrays(workdir: paths.Name, abstract: PyTree) -> PyTree:
     ) from error
   frozen = ocp.load(folder / "arrays", checkpointer.placed(abstract))
   saved = paths.read_text(folder / "sha256").strip()
-  if checksum.sha256(trees.named(frozen)) != saved:
+  if checksum.sha256(tree_utils.named(frozen)) != saved:
     raise manifest.DamagedError(
       f"{folder} does not have the hash it was saved with ({saved[:12]}…); "
       "copy it again from where it came"

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from magvit_jax import messages, registry, sharding
-from magvit_jax import tree as trees
+from magvit_jax import messages, registry, sharding, tree_utils
 from magvit_jax.checkpoints import checkpointer, inflation
 from magvit_jax.files import paths
 from magvit_jax.stages import TrainState
@@ -85,7 +84,7 @@ def match(path: str, state: TrainState, how: str = "none") -> Match:
   """
   workdir, step = _place(path)
   saved = checkpointer.stored(workdir, step, "ema")
-  fresh = trees.named(state.ema)
+  fresh = tree_utils.named(state.ema)
   both, shapes = _compare(saved, fresh, how)
   if shapes and how != "none":
     wrong = messages.some(shapes, LISTED)
@@ -134,7 +133,7 @@ def load(found: Match, state: TrainState) -> TrainState:
       tree = checkpointer.load_params(
         found.workdir, _nest(wanted), item, found.step
       )
-      loaded |= trees.named(tree)
+      loaded |= tree_utils.named(tree)
   return state._replace(
     params=_replace(state.params, loaded, found.how),
     ema=_replace(state.ema, loaded, found.how),
@@ -167,7 +166,7 @@ def _discriminator(
     {k: v for k, v in leaves.items() if k.startswith(DISCRIMINATOR)}
     for leaves in (
       checkpointer.stored(workdir, step, "params"),
-      trees.named(params),
+      tree_utils.named(params),
     )
   )
   if not fresh:
@@ -205,7 +204,7 @@ def _place(path: str) -> tuple[paths.Path, int]:
 
 def _replace(tree: PyTree, loaded: dict[str, jax.Array], how: str) -> PyTree:
   def pick(path, leaf):
-    new = loaded.get(trees.path_name(path).removeprefix("gen/"))
+    new = loaded.get(tree_utils.path_name(path).removeprefix("gen/"))
     if new is None:
       return leaf
     if new.shape != leaf.shape:

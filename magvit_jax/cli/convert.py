@@ -20,8 +20,7 @@ import pathlib
 import types
 
 from magvit_jax import convert as converting
-from magvit_jax import messages, registry
-from magvit_jax import tree as trees
+from magvit_jax import messages, registry, tree_utils
 from magvit_jax.convert import folder, reading
 from magvit_jax.export import write as exporting
 from magvit_jax.files import token_file, weight_file
@@ -65,9 +64,9 @@ def _to_net(args: argparse.Namespace, source: types.ModuleType) -> None:
   _check_file(args)
   arrays = source.convert(_read(args, source))
   tree = weight_file.fit(arrays, source.shapes(), _what(args))
-  weight_file.write(args.out, trees.named(tree), source.NOTES)
+  weight_file.write(args.out, tree_utils.named(tree), source.NOTES)
   print(
-    f"{args.out}: {trees.count(tree):,} numbers in {len(arrays)} arrays\n"
+    f"{args.out}: {tree_utils.count(tree):,} numbers in {len(arrays)} arrays\n"
     f"train with {source.USE.format(out=args.out)}"
   )
 
@@ -79,7 +78,7 @@ def _to_tokenizer(args: argparse.Namespace, source: types.ModuleType) -> None:
   tree = folder.to_ours(source, _read(args, source), model, _what(args))
   folder.write(out, model, tree)
   print(
-    f"{args.out}: {trees.count(tree):,} numbers; open it with "
+    f"{args.out}: {tree_utils.count(tree):,} numbers; open it with "
     f"magvit_jax.load_tokenizer({args.out!r})"
   )
 

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
-from magvit_jax import tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import tokenizers, tree_utils
 from magvit_jax.convert import UNKNOWN, Model, PublicFile, TwoWays
 from magvit_jax.tokenizers.cosmos import STILL
 
@@ -117,7 +116,9 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays by their public names -> those of the backbone 'cosmos'."""
-  ours = trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
+  ours = tree_utils.named(
+    tokenizers.abstract(tokenizers.build_tokenizer(stage))
+  )
   return converting.rename(state, names(ours), tuple(unused(stage)))
 
 

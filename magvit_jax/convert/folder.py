@@ -14,8 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from magvit_jax import tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import tokenizers, tree_utils
 from magvit_jax.checkpoints import saved_weights
 from magvit_jax.convert import Model
 from magvit_jax.export import write as exporting
@@ -33,7 +32,7 @@ def public_shapes(
   zero = np.zeros((), np.float32)
   ours = {
     name: np.broadcast_to(zero, leaf.shape)
-    for name, leaf in trees.named(
+    for name, leaf in tree_utils.named(
       tokenizers.abstract(tokenizers.build_tokenizer(stage))
     ).items()
   }
@@ -83,7 +82,7 @@ def write(out: pathlib.Path, model: Model, params: PyTree) -> None:
     document = {"config": workdirs.normal(model.config)}
     text = json.dumps(document, indent=2) + "\n"
     (part / "config.json").write_text(text, encoding="utf-8")
-    weight_file.write(part / saved_weights.PARAMS, trees.named(params), {})
+    weight_file.write(part / saved_weights.PARAMS, tree_utils.named(params), {})
 
 
 def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
@@ -104,4 +103,4 @@ def read(folder: paths.Name) -> tuple[Stage, dict[str, np.ndarray]]:
   params = saved_weights.weights(
     folder, tokenizers.abstract(tokenizers.build_tokenizer(stage)), None
   )
-  return stage, {k: np.asarray(v) for k, v in trees.named(params).items()}
+  return stage, {k: np.asarray(v) for k, v in tree_utils.named(params).items()}

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
-from magvit_jax import tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import tokenizers, tree_utils
 from magvit_jax.convert import Change, Model, TwoWays
 
 FILES = {}
@@ -84,7 +83,9 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays of the official tree -> those of cnn3d and vq."""
-  ours = trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
+  ours = tree_utils.named(
+    tokenizers.abstract(tokenizers.build_tokenizer(stage))
+  )
   return converting.rename(state, names(ours, stage))
 
 

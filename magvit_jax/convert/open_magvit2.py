@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
-from magvit_jax import tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import tokenizers, tree_utils
 from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile
 
 FILES = {
@@ -89,7 +88,9 @@ def convert(
   """Arrays of the state_dict -> those of the backbone open_magvit2."""
   return converting.rename(
     state,
-    names(trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))),
+    names(
+      tree_utils.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
+    ),
   )
 
 

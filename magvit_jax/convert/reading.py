@@ -14,7 +14,7 @@ from typing import Any
 import flax.serialization
 import numpy as np
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.convert import torchscript
 from magvit_jax.files import weight_file
 
@@ -69,7 +69,7 @@ def _read_flax(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f"{path} is damaged or no checkpoint of Flax ({error}); copy it again"
     ) from error
-  leaves = trees.named(tree).items()
+  leaves = tree_utils.named(tree).items()
   return {name: x for name, x in leaves if isinstance(x, np.ndarray)}
 
 

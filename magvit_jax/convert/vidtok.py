@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import convert as converting
-from magvit_jax import tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import tokenizers, tree_utils
 from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile, TwoWays
 
 HUB = "https://huggingface.co/microsoft/VidTok/resolve/main/checkpoints/"
@@ -80,7 +79,9 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays by their public names -> those of the backbone 'vidtok'."""
-  ours = trees.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
+  ours = tree_utils.named(
+    tokenizers.abstract(tokenizers.build_tokenizer(stage))
+  )
   return converting.rename(state, names(ours))
 
 

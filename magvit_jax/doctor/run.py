@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import registry, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import registry, tokenizers, tree_utils
 from magvit_jax.doctor import saved
 from magvit_jax.files import paths, workdirs
 from magvit_jax.monitoring import incidents, loss_spikes
@@ -147,7 +146,7 @@ class Run:
       return {}
     found: dict[str, PyTree] = {}
     for item in ("params", "ema"):
-      for name, leaf in trees.named(
+      for name, leaf in tree_utils.named(
         saved.read(self.path, whole[-1], item)
       ).items():
         found[f"{item}/{name}"] = np.asarray(leaf)

@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from magvit_jax import messages, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import messages, tokenizers, tree_utils
 from magvit_jax.checkpoints import frozen_params, saved_weights
 from magvit_jax.decoding import maskgit
 from magvit_jax.export import program_file
@@ -236,12 +235,12 @@ def _array(*shape: Any) -> jax.ShapeDtypeStruct:
 
 
 def _flat_shapes(weights: PyTree) -> dict[str, jax.ShapeDtypeStruct]:
-  return trees.named(weights)
+  return tree_utils.named(weights)
 
 
 def _tree(weights: PyTree, params: Mapping[str, Array]) -> PyTree:
   """The flat `params` as `weights` nests them."""
-  leaves = [params[name] for name in trees.named(weights)]
+  leaves = [params[name] for name in tree_utils.named(weights)]
   return jax.tree.unflatten(jax.tree.structure(weights), leaves)
 
 

@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 import magvit_jax
-from magvit_jax import export, messages, tokenizers
-from magvit_jax import tree as trees
+from magvit_jax import export, messages, tokenizers, tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
   checksum,
@@ -64,7 +63,7 @@ def write(
   weights = load(folder, config, step)
   with making(out) as part:
     exported = save_programs(part, config, platforms)
-    arrays = {k: np.asarray(v) for k, v in trees.named(weights).items()}
+    arrays = {k: np.asarray(v) for k, v in tree_utils.named(weights).items()}
     weight_file.write(
       part / saved_weights.PARAMS, arrays, {"format": "magvit_jax"}
     )
@@ -213,7 +212,7 @@ def describe(
     "causal": bool(module.backbone.causal),
     "sizes": list(module.quantizer.sizes),
     "dtype": config["stage"]["dtype"],
-    "weights": trees.count(weights),
+    "weights": tree_utils.count(weights),
     "fingerprint": checksum.fingerprint(
       weights["tokenizer"] if made else weights
     ),

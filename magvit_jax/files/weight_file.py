@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.files import paths
 from magvit_jax.types import PyTree
 
@@ -89,7 +89,7 @@ def fit(
   Raises:
     ValueError: a name or a shape is another; the first three are listed.
   """
-  wanted = trees.named(abstract)
+  wanted = tree_utils.named(abstract)
   wrong = [
     f"{name}: {_shape(arrays.get(name))} there, {_shape(wanted.get(name))} here"
     for name in dict.fromkeys((*wanted, *arrays))

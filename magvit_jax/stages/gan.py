@@ -13,8 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 import jax
 import jax.numpy as jnp
 
-from magvit_jax import messages
-from magvit_jax import tree as trees
+from magvit_jax import messages, tree_utils
 from magvit_jax.losses import adversarial
 from magvit_jax.types import Array, PyTree
 
@@ -139,7 +138,7 @@ def last_layer(grads: PyTree) -> Array:
   Raises:
     ValueError: a backbone that names it otherwise.
   """
-  named = trees.named(grads)
+  named = tree_utils.named(grads)
   found = [name for name in named if LAST_LAYER.search(name)]
   if len(found) != 1:
     raise ValueError(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import tree as trees
+from magvit_jax import tree_utils
 from magvit_jax.stages import TrainState
 from magvit_jax.types import Array, PyTree
 
@@ -27,7 +27,7 @@ def working_copy(params: PyTree, dtype: str) -> PyTree:
     return params
 
   def leaf(path, x):
-    *outer, name = trees.path_name(path).split("/")
+    *outer, name = tree_utils.path_name(path).split("/")
     kept = x.ndim < 2 or "quantizer" in outer or name.startswith("buffer_")
     return x if kept else x.astype(dtype)
 

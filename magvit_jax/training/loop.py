@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magvit_jax import registry, run_config, sharding
-from magvit_jax import tree as trees
+from magvit_jax import registry, run_config, sharding, tree_utils
 from magvit_jax.checkpoints import checkpointer, frozen_params, init_from
 from magvit_jax.data import joint, pipeline
 from magvit_jax.distributed import initialize, preemption, processes
@@ -193,7 +192,7 @@ class _Loop:
     self.clock.resume(self.writer.rows("time"))
     self.incidents.resume(self.writer.rows("train"))
     self.trace.begin(self.step)
-    self.say(trees.table(self.state.params))
+    self.say(tree_utils.table(self.state.params))
     if self.mesh.size > 1:
       self.say(sharding.table(abstract))
     with self.clock("compile"):
