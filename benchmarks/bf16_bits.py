@@ -82,10 +82,10 @@ def clip(source, index: int):
   """float32 [1 t h w 3] in [-1, 1]."""
   import numpy as np
 
-  from magvit_jax.inference import codec
+  from magvit_jax.inference import video_codec
 
   video = source.clip(index, np.random.default_rng(index))["video"]
-  return codec.to_float(video[None])
+  return video_codec.to_float(video[None])
 
 
 def program(stage, dtype: str):

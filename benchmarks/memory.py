@@ -68,7 +68,7 @@ def measure(
   import numpy as np
 
   from magvit_jax import run_config, tokenizers
-  from magvit_jax.inference import codec as api
+  from magvit_jax.inference import video_codec
 
   stage = run_config.load_config(config).stage
   if width:
@@ -78,7 +78,7 @@ def measure(
   params = jax.jit(tokenizer.init)(
     jax.random.key(0), jnp.zeros((1, 1 + st, sh, sw, 3))
   )["params"]
-  codec = api.Codec(tokenizer, params)
+  codec = video_codec.Codec(tokenizer, params)
 
   def pictures(count):
     rng = np.random.default_rng(0)
@@ -89,11 +89,11 @@ def measure(
     video = jax.ShapeDtypeStruct((1, count, size, size, 3), jnp.uint8)
     return jax.jit(
       lambda p, c, v: tokenizer.apply(
-        {"params": p}, c, api.to_float(v), method=tokenizer.encode_chunk
+        {"params": p}, c, video_codec.to_float(v), method=tokenizer.encode_chunk
       )
     ).lower(params, carry, video)
 
-  piece = api.LATENTS_PER_PIECE * st
+  piece = video_codec.LATENTS_PER_PIECE * st
   carry = encode(None, 1 + piece).out_info[0]
   found = {
     "program": program_bytes(encode(carry, piece)),

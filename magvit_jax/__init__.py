@@ -3,6 +3,8 @@
   load_tokenizer(workdir)    a trained tokenizer: .encode(video), .decode(ids)
   load_generator(workdir)    a trained generator: .sample(label=3), .predict(…)
   build(family, cfg)         one component from its config
+  token_file                 reading and writing files of tokens
+  compile_cache              compiled programs kept on disk
   __version__
 
 They are imported when first used, so `import magvit_jax` costs nothing.
@@ -14,11 +16,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-  "load_generator": ("magvit_jax.inference.sampler", "load_generator"),
-  "load_tokenizer": ("magvit_jax.inference.codec", "load_tokenizer"),
   "build": ("magvit_jax.registry", "build"),
+  "compile_cache": ("magvit_jax.hardware", "compile_cache"),
+  "load_generator": ("magvit_jax.inference.sampler", "load_generator"),
+  "load_tokenizer": ("magvit_jax.inference.video_codec", "load_tokenizer"),
+  "token_file": ("magvit_jax.files", "token_file"),
 }
-__all__ = ["__version__", "build", "load_generator", "load_tokenizer"]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,7 +33,10 @@ def __getattr__(name: str) -> Any:
       f"{', '.join(__all__)}"
     )
   module, attribute = _PUBLIC[name]
-  return getattr(importlib.import_module(module), attribute)
+  found = importlib.import_module(module)
+  if not hasattr(found, attribute):  # a module that nothing imported yet
+    return importlib.import_module(f"{module}.{attribute}")
+  return getattr(found, attribute)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 import magvit_jax
 from magvit_jax.checkpoints import checksum
 from magvit_jax.data import transforms
-from magvit_jax.inference import codec as api
+from magvit_jax.inference import video_codec
 
 
 class Toy:
@@ -72,7 +72,7 @@ class Whole(Toy):
 
 
 def codec(**kwargs):
-  return api.Codec(Toy(), {"w": np.ones(3, np.float32)}, **kwargs)
+  return video_codec.Codec(Toy(), {"w": np.ones(3, np.float32)}, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,14 @@ def pixels(*shape, seed=0):
 @jax.jit
 def at_once(video):
   """(ids, video) of the toy without pieces or tiles."""
-  ids = Toy().encode_chunk(None, api.to_float(video))[1]
+  ids = Toy().encode_chunk(None, video_codec.to_float(video))[1]
   return ids, Toy().decode_chunk(None, ids)[1]
 
 
 @pytest.mark.parametrize("t", [1, 2, 17, 18, 50])
 def test_pieces_over_time_give_the_ids_of_the_whole(tok, t):
   video = pixels(t, 24, 16)
-  whole = api.tiling.pad_to(video, 0, 1 + -(-(t - 1) // 4) * 4)
+  whole = video_codec.tiling.pad_to(video, 0, 1 + -(-(t - 1) // 4) * 4)
   ids, back = at_once(whole[None])
   np.testing.assert_array_equal(tok.encode(video), ids[0])
   np.testing.assert_allclose(
@@ -139,10 +139,10 @@ def test_batches_floats_and_jax_arrays_are_the_same_video(tok):
 
 
 def test_a_tokenizer_that_is_not_causal_codes_each_clip_alone():
-  tok = api.Codec(Whole(), {"w": np.ones(3)}, clip=8)
+  tok = video_codec.Codec(Whole(), {"w": np.ones(3)}, clip=8)
   video = pixels(21, 16, 24)  # 2 clips and 5 frames of a third
-  clips = api.tiling.pad_to(video, 0, 24).reshape(3, 8, 16, 24, 3)
-  floats = api.to_float(jnp.asarray(clips))
+  clips = video_codec.tiling.pad_to(video, 0, 24).reshape(3, 8, 16, 24, 3)
+  floats = video_codec.to_float(jnp.asarray(clips))
   alone = jax.jit(Whole().encode)(floats)
   ids = tok.encode(video)
   np.testing.assert_array_equal(ids, alone.reshape(6, 2, 3, 2))
@@ -158,10 +158,10 @@ def test_a_tokenizer_that_is_not_causal_codes_each_clip_alone():
 
 
 def test_without_a_clip_length_it_codes_the_whole_video():
-  tok = api.Codec(Whole(), {"w": np.ones(3)})
+  tok = video_codec.Codec(Whole(), {"w": np.ones(3)})
   video = pixels(11, 16, 16)
-  padded = api.tiling.pad_to(video, 0, 12)[None]
-  whole = jax.jit(Whole().encode)(api.to_float(jnp.asarray(padded)))
+  padded = video_codec.tiling.pad_to(video, 0, 12)[None]
+  whole = jax.jit(Whole().encode)(video_codec.to_float(jnp.asarray(padded)))
   np.testing.assert_array_equal(tok.encode(video), whole[0])
   assert tok.decode(tok.encode(video), frames=11).shape == video.shape
 
@@ -239,12 +239,13 @@ def test_the_fingerprint_changes_with_any_weight_name_or_shape():
 def test_pixels_survive_the_way_to_float_and_back():
   levels = np.arange(256, dtype=np.uint8)
   np.testing.assert_array_equal(
-    transforms.to_uint8(np.asarray(api.to_float(jnp.asarray(levels)))), levels
+    transforms.to_uint8(np.asarray(video_codec.to_float(jnp.asarray(levels)))),
+    levels,
   )
 
 
 def test_the_public_names_are_found_and_others_are_named():
-  assert magvit_jax.load_tokenizer is api.load_tokenizer
+  assert magvit_jax.load_tokenizer is video_codec.load_tokenizer
   with pytest.raises(AttributeError, match="load_tokenizer"):
     _ = magvit_jax.load_tokeniser
 

@@ -17,7 +17,7 @@ from magvit_jax import __main__ as command
 from magvit_jax.cli import decode, encode
 from magvit_jax.data import video_io, video_write
 from magvit_jax.files import token_file
-from magvit_jax.inference import codec as api
+from magvit_jax.inference import video_codec
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def tok():
 def run(tok, tmp_path, monkeypatch):
   """Runs a verb in a folder with the toy as the tokenizer of any workdir."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(api, "load_tokenizer", lambda folder, **kwargs: tok)
+  monkeypatch.setattr(
+    video_codec, "load_tokenizer", lambda folder, **kwargs: tok
+  )
 
   def verb(module, *args):
     return module.main(["--workdir=W", *map(str, args)])

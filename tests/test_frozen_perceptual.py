@@ -18,7 +18,7 @@ from magvit_jax.checkpoints import (
   trained_run,
 )
 from magvit_jax.files import weight_file, workdirs
-from magvit_jax.inference import codec
+from magvit_jax.inference import video_codec
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50, vgg16
 from magvit_jax.stages import TrainState
@@ -119,7 +119,7 @@ def test_evaluation_and_the_codec_need_no_perceptual_weights(trained, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(trained[0], folder, ignore=shutil.ignore_patterns("frozen"))
   assert trained_run.open_run(folder).state.frozen == {}
-  assert codec.load_tokenizer(folder).sizes
+  assert video_codec.load_tokenizer(folder).sizes
 
 
 def test_other_weights_are_refused_even_by_force(trained, tmp_path):

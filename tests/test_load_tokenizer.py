@@ -15,7 +15,7 @@ from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checkpointer, checksum
 from magvit_jax.data import video_io, video_write
 from magvit_jax.files import token_file, workdirs
-from magvit_jax.inference import codec
+from magvit_jax.inference import video_codec
 from magvit_jax.stages import TrainState
 
 STAGE = {
@@ -80,7 +80,7 @@ def test_pieces_give_what_one_pass_gives(run):
   ids = tok.encode(video)
   params = {"params": params}
   whole = jax.jit(lambda v: module.apply(params, v, method=module.encode))
-  expected = whole(codec.to_float(jnp.asarray(video[None])))[0]
+  expected = whole(video_codec.to_float(jnp.asarray(video[None])))[0]
   assert ids.shape == expected.shape and ids.shape[:3] == (10, 2, 3)
   # Sums of float32 depend on the shape, so a latent on a threshold may flip.
   assert np.mean(ids != expected) < 0.01
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_length(run):
   assert given == 1_025 and len(device) == 65
   # Beside the weights: the carry on the device, frames of one piece here.
   assert set(device[1:]) == {device[1]} and device[1] > device[0]
-  assert max(host) <= 1 + codec.LATENTS_PER_PIECE * tok.strides[0]
+  assert max(host) <= 1 + video_codec.LATENTS_PER_PIECE * tok.strides[0]
   # The first piece's program, and one for all the others.
   assert tok._encode._cache_size() == 2
 
@@ -161,7 +161,7 @@ def test_a_tokenizer_that_is_not_causal_goes_clip_by_clip(tmp_path):
   read = np.pad(
     video_io.read_all(source), ((0, 1), (0, 0), (0, 2), (0, 0)), mode="edge"
   )
-  clips = codec.to_float(jnp.asarray(read.reshape(2, 4, 8, 12, 3)))
+  clips = video_codec.to_float(jnp.asarray(read.reshape(2, 4, 8, 12, 3)))
   alone = jax.jit(
     lambda v: module.apply({"params": params}, v, method=module.encode)
   )(clips)

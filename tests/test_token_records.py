@@ -10,7 +10,7 @@ import tiny_generator as tiny
 from magvit_jax import registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
-from magvit_jax.inference import codec as api
+from magvit_jax.inference import video_codec
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import free_mask
 from magvit_jax.training import dependencies, loop
@@ -62,7 +62,7 @@ def test_records_are_the_ids_of_the_clips(folder):
   pixels = moving_digits.Source(
     "eval", frames=tiny.SHAPE[0], size=tiny.SHAPE[1:3], eval_clips=4
   )
-  codec = api.load_tokenizer(folder / "tokenizer")
+  codec = video_codec.load_tokenizer(folder / "tokenizer")
   clips = [pixels.clip(i, np.random.default_rng(0)) for i in range(4)]
   ids = codec.encode(np.stack([clip["video"] for clip in clips]))
   # A latent beside its threshold may fall to the other side in another shape.

@@ -17,7 +17,7 @@ import PIL.Image
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import transforms, video_io, video_write
 from magvit_jax.files import paths, token_file
-from magvit_jax.inference import codec
+from magvit_jax.inference import video_codec
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
   token_file.check_target(args.output, args.overwrite)
   ids, meta = token_file.read(args.input)
   _check_output(args.output, meta)
-  tok = codec.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
+  tok = video_codec.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
   _check_tokenizer(tok, meta, args)
   with codec_flags.bar("decode", meta.frames) as bar:
     frames = _frames(tok, ids, meta, bar)

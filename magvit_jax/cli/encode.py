@@ -31,7 +31,7 @@ from magvit_jax.checkpoints import checksum, trained_run
 from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
 from magvit_jax.files import paths, token_file
-from magvit_jax.inference import codec
+from magvit_jax.inference import video_codec
 from magvit_jax.stages import token_net
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.training import evaluation
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
       "is not in the output",
       file=sys.stderr,
     )
-  tok = codec.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
+  tok = video_codec.load_tokenizer(args.workdir, step=args.step, tile=args.tile)
   kind = token_file.id_type(tok.sizes)
   with codec_flags.bar("encode", info.frames) as bar:
     stream = tok.encode_stream(_pieces(args.input, bar))

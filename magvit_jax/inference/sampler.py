@@ -25,10 +25,10 @@ from magvit_jax.decoding import maskgit
 from magvit_jax.files import paths
 from magvit_jax.inference import (
   class_labels,
-  codec,
   generate,
   long_video,
   prompts,
+  video_codec,
 )
 from magvit_jax.inference.class_labels import Label
 from magvit_jax.stages import token_net
@@ -74,7 +74,7 @@ def load_generator(
     net,
     weights.pop("generator"),
     weights,
-    tokenizer=codec.Codec(net.tokenizer, weights["tokenizer"]),
+    tokenizer=video_codec.Codec(net.tokenizer, weights["tokenizer"]),
     labels=config["clips"]["labels"],
     method=maskgit.MaskGIT(**stage["sampling"]),
   )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from magvit_jax.checkpoints import saved_weights
-from magvit_jax.inference import codec, prompts, sampler
+from magvit_jax.inference import prompts, sampler, video_codec
 
 
 class Models(NamedTuple):
@@ -42,7 +42,7 @@ def load(folder: str | os.PathLike[str], *, step: int | None = None) -> Models:
   if config["stage"]["name"] == "generator":
     gen = sampler.load_generator(folder, step=step)
     return Models(title, gen.tokenizer, gen, gen.shape)
-  tokenizer = codec.load_tokenizer(folder, step=step)
+  tokenizer = video_codec.load_tokenizer(folder, step=step)
   return Models(title, tokenizer, None, clip_shape(tokenizer, config))
 
 
