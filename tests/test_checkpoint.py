@@ -294,8 +294,8 @@ def test_a_full_disk_is_an_os_error_and_keeps_the_last_whole(tmp_path):
   code = f"""
     import resource, signal, sys
     sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
-    from test_checkpoint import checkpoint, make_state
-    saver = checkpoint.Checkpointer({str(tmp_path)!r}, every=1)
+    from test_checkpoint import checkpointer, make_state
+    saver = checkpointer.Checkpointer({str(tmp_path)!r}, every=1)
     saver.save(1, make_state(1))
     saver.wait()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

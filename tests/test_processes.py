@@ -136,9 +136,10 @@ def test_what_fails_on_one_process_ends_both_with_its_message(tmp_path):
 
 def test_a_coordinator_that_does_not_answer_is_told():
   code = (
-    "from magvit_jax import clusters, joining\n"
-    "joining.PATIENCE = 2\n"
-    "with joining.join(clusters.Place('127.0.0.1:9', 2, 1)): pass\n"
+    "from magvit_jax.distributed import clusters\n"
+    "from magvit_jax.distributed import initialize\n"
+    "initialize.PATIENCE = 2\n"
+    "with initialize.join(clusters.Place('127.0.0.1:9', 2, 1)): pass\n"
   )
   run = subprocess.run([sys.executable, "-c", code], capture_output=True)
   text = run.stderr.decode()
