@@ -14,8 +14,9 @@ import toy_export
 
 import magvit_jax
 from magvit_jax import __main__ as command
-from magvit_jax.checkpoints import checksum, saved_weights
+from magvit_jax.checkpoints import checksum
 from magvit_jax.export import card, programs, write
+from magvit_jax.files import weight_file
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -44,7 +45,7 @@ def ours(folders):
 @pytest.fixture(scope="module")
 def theirs(folders):
   """(params, encode, decode) of the export."""
-  arrays = saved_weights.pretrained.read(folders[1] / "params.safetensors")[0]
+  arrays = weight_file.read(folders[1] / "params.safetensors")[0]
   return arrays, *(
     programs.program(folders[1], n) for n in ("encode", "decode")
   )

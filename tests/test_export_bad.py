@@ -12,6 +12,7 @@ import magvit_jax
 from magvit_jax import __main__ as command
 from magvit_jax.checkpoints import saved_weights
 from magvit_jax.export import programs, write
+from magvit_jax.files import weight_file
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_program_that_is_missing_altered_or_of_no_use_here(folder):
 def test_jax_itself_says_which_platforms_a_program_is_for(folder):
   data = bytearray((folder / "encode.stablehlo").read_bytes())
   loaded = jax.export.deserialize(data)
-  params = saved_weights.pretrained.read(folder / "params.safetensors")[0]
+  params = weight_file.read(folder / "params.safetensors")[0]
   video = np.zeros((1, 5, 16, 16, 3), np.float32)
   with pytest.raises(ValueError, match="exported for platforms.*'tpu'"):
     jax.jit(loaded.call)(params, video)

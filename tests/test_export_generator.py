@@ -8,9 +8,9 @@ import pytest
 import toy_generator
 
 import magvit_jax
-from magvit_jax.checkpoints import saved_weights
 from magvit_jax.data import transforms
 from magvit_jax.export import programs, write
+from magvit_jax.files import weight_file
 from magvit_jax.inference import prompts
 
 
@@ -27,7 +27,7 @@ def gen():
 
 @pytest.fixture(scope="module")
 def params(out):
-  return saved_weights.pretrained.read(out / "params.safetensors")[0]
+  return weight_file.read(out / "params.safetensors")[0]
 
 
 def test_samples_are_those_of_the_generator(out, gen, params):

@@ -221,7 +221,7 @@ def test_a_folder_that_moved_away(run, monkeypatch):
   def gone(*_, **__):
     raise FileNotFoundError("/my/videos does not exist")
 
-  monkeypatch.setattr(report.gather.evaluate, "open_run", gone)
+  monkeypatch.setattr(report.gather.trained_run, "open_run", gone)
   text = report.write(run).read_text()
   assert "No pictures: /my/videos does not exist" in text
   assert Checker(text).titles[:2] == ["Results", "Training"]
