@@ -13,7 +13,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+
+pytest.register_assert_rewrite("helpers")
 
 # Grain reads absl flags in its workers; nothing parses them under pytest.
 flags.FLAGS.mark_as_parsed()

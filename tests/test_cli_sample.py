@@ -6,8 +6,8 @@ import re
 import numpy as np
 import PIL.Image
 import pytest
-import toy_generator
 
+from helpers import untrained_generator
 from magvit_jax import __main__ as command
 from magvit_jax import registry, report
 from magvit_jax.data import transforms, video_io, video_write
@@ -21,7 +21,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # colour is stored at half the size
 
 @pytest.fixture(scope="module")
 def gen():
-  return sampler.load_generator(toy_generator.folder())
+  return sampler.load_generator(untrained_generator.folder())
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(gen, tmp_path, monkeypatch):
   """Runs the verb with the toy in a folder that holds clip.mp4."""
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(sampler, "load_generator", lambda *_, **__: gen)
-  video_write.write_video("clip.mp4", toy_generator.clip(), 12, quality=0)
+  video_write.write_video("clip.mp4", untrained_generator.clip(), 12, quality=0)
   PIL.Image.fromarray(np.zeros((4, 5), np.uint8)).save("clip.png")
 
   def verb(*args):
@@ -167,7 +167,7 @@ def test_edits_are_those_of_the_api(run, gen):
 
 
 def test_methods_of_the_api_make_what_prompts_say(gen):
-  clip = toy_generator.clip()
+  clip = untrained_generator.clip()
   prompt = prompts.inpaint(gen.model, clip, box=BOX)
   ids = ids_of(gen, prompt, seed=2)
   video = gen.inpaint(clip, box=BOX, num=2, seed=2)
@@ -279,7 +279,7 @@ def test_report_of_a_generator(gen, tmp_path, monkeypatch):
   monkeypatch.setattr(made, "PREDICTED", 2)
   monkeypatch.setattr(made, "PER_CLASS", 1)
   out = tmp_path / "all.html"
-  assert report.write(toy_generator.folder(), out) == out
+  assert report.write(untrained_generator.folder(), out) == out
   text = out.read_text()
   titles = re.findall("<h2>(.*?)</h2>", text)
   assert titles[:3] == ["Results", "Predicted futures", "Samples by class"]
@@ -287,13 +287,13 @@ def test_report_of_a_generator(gen, tmp_path, monkeypatch):
   assert ">+1.50 <small>dB</small></b><span>above repeating tokens" in text
   assert text.count("data:image/webp") == 2 + 3  # futures, classes
   assert "No sections of its tokenizer" in text
-  assert not (toy_generator.folder() / "report.html").exists()
+  assert not (untrained_generator.folder() / "report.html").exists()
   with pytest.raises(FileNotFoundError, match="no folder"):
-    report.write(toy_generator.folder(), tmp_path / "no" / "all.html")
+    report.write(untrained_generator.folder(), tmp_path / "no" / "all.html")
 
 
 def test_a_future_is_the_given_frames_and_then_the_prediction(gen):
-  video = toy_generator.clip()
+  video = untrained_generator.clip()
   future = made._future(gen, "x", video, 5, seed=1)
   np.testing.assert_array_equal(future.made[:5], video[:5])
   guess = transforms.to_uint8(gen.predict(video, given=5, seed=1)[0])

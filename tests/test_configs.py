@@ -9,12 +9,12 @@ import json
 import os
 import pathlib
 
-import fixtures_video
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 
+from helpers import video_files
 from magvit_jax import configs, registry, run_config, tokenizers
 from magvit_jax.checkpoints import frozen_params
 from magvit_jax.configs import common
@@ -134,8 +134,8 @@ def folder(tmp_path_factory):
   for n in range(3):
     (root / "ab"[n % 2]).mkdir(exist_ok=True)
     file = root / "ab"[n % 2] / str(n)
-    fixtures_video.write(f"{file}.mp4", fixtures_video.pictures(60))
-    PIL.Image.fromarray(fixtures_video.pictures(1)[0]).save(f"{file}.png")
+    video_files.write(f"{file}.mp4", video_files.pictures(60))
+    PIL.Image.fromarray(video_files.pictures(1)[0]).save(f"{file}.png")
   return str(root)
 
 

@@ -5,15 +5,15 @@ import zipfile
 
 import numpy as np
 import pytest
-from converted import (
+from parity import cosmos as peer
+
+import magvit_jax
+from helpers.convert_checks import (
   check_both_ways,
   check_numbers,
   check_refused,
   check_shapes,
 )
-from parity import cosmos as peer
-
-import magvit_jax
 from magvit_jax.__main__ import main
 from magvit_jax.convert import cosmos, folder, reading, torchscript
 from magvit_jax.tokenizers.cosmos import Backbone

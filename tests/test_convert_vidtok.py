@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from converted import (
+from parity import vidtok as peer
+
+from helpers.convert_checks import (
   check_both_ways,
   check_numbers,
   check_refused,
   check_shapes,
 )
-from parity import vidtok as peer
-
 from magvit_jax.convert import vidtok
 
 names = pytest.mark.parametrize("name", peer.CLIPS)

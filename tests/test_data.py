@@ -6,11 +6,11 @@ import pathlib
 import pickle
 import weakref
 
-import fixtures_video
 import numpy as np
 import PIL.Image
 import pytest
 
+from helpers import video_files
 from magvit_jax import registry
 from magvit_jax.data import clips, listing, pipeline, transforms, video_folder
 
@@ -22,7 +22,7 @@ def folder(root: pathlib.Path, *names: str, frames: int = 30) -> str:
   for name in names:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    fixtures_video.write(path, fixtures_video.pictures(frames))
+    video_files.write(path, video_files.pictures(frames))
   return str(root)
 
 
@@ -57,7 +57,7 @@ def spoilt(tmp_path):
   folder(tmp_path, "a.mp4", "b.mp4")
   (tmp_path / "text.mp4").write_text("not a video")
   cut = tmp_path / "cut.mp4"
-  fixtures_video.write(cut, fixtures_video.pictures(30), faststart=True)
+  video_files.write(cut, video_files.pictures(30), faststart=True)
   cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 6 // 10])
   return tmp_path
 
@@ -137,7 +137,7 @@ def test_classes_are_the_first_level_of_folders(three):
 
 
 def frame_numbers(clip):
-  """Which frames of `fixtures_video.pictures(30)` a 24-line clip shows."""
+  """Which frames of `video_files.pictures(30)` a 24-line clip shows."""
   levels = clip["video"].max(axis=-1).reshape(len(clip["video"]), -1)
   return np.rint((np.median(levels, 1) - 20) * 30 / 200).astype(int)
 
@@ -146,7 +146,7 @@ def frame_numbers(clip):
 def test_few_files_are_split_by_time(tmp_path, cache_mib):
   video = np.zeros((30, 48, 64, 3), np.uint8)
   video += (20 + 200 * np.arange(30) // 30)[:, None, None, None].astype("u1")
-  fixtures_video.write(tmp_path / "a.mp4", video)
+  video_files.write(tmp_path / "a.mp4", video)
   args = dict(holdout=0.3, stride=2, cache_mib=cache_mib)
   train, held = (source(tmp_path, s, **args) for s in ("train", "eval"))
   seen = {"train": set(), "eval": set()}

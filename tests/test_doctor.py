@@ -6,13 +6,12 @@ import shutil
 import time
 
 import jax.numpy as jnp
-import made_run
 import ml_collections
 import numpy as np
 import pytest
-import toy_run
-from made_run import found, worse
 
+from helpers import synthetic_run, toy_workdir
+from helpers.synthetic_run import found, worse
 from magvit_jax import __main__ as verbs
 from magvit_jax import doctor, registry
 from magvit_jax.checkpoints import checkpointer
@@ -25,8 +24,8 @@ from magvit_jax.training import loop
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory):
-  folder = made_run.write(tmp_path_factory.mktemp("runs") / "healthy")
-  toy_run.save(folder, made_run.STEPS)
+  folder = synthetic_run.write(tmp_path_factory.mktemp("runs") / "healthy")
+  toy_workdir.save(folder, synthetic_run.STEPS)
   return folder
 
 
@@ -36,11 +35,11 @@ def test_a_healthy_run_has_no_finding_and_each_check_says_so(healthy):
   # Nothing to say here, and no incidents kept.
   silent = {"non_finite", "prediction", "sessions", "stalls"}
   assert {f.name for f in findings} == set(registry.names("doctor")) - silent
-  assert run.step == run.steps == made_run.STEPS
+  assert run.step == run.steps == synthetic_run.STEPS
 
 
 def test_an_average_is_told_while_it_still_holds_the_start(tmp_path):
-  folder = made_run.write(
+  folder = synthetic_run.write(
     tmp_path,
     upto=1000,
     done=False,
@@ -54,13 +53,13 @@ def test_unreadable_clips_are_added_over_sessions(tmp_path):
   def rows(step):
     return {"skipped": 5 if step <= 2000 else 3}
 
-  (finding,) = found(made_run.write(tmp_path, rows=rows), "clips")
+  (finding,) = found(synthetic_run.write(tmp_path, rows=rows), "clips")
   assert finding.severity == "note" and finding.what.startswith("8 clips")
 
 
 def test_a_discriminator_that_starts_late_is_judged_from_its_start(tmp_path):
   ramp = {"name": "delayed", "steps": 3000}
-  folder = made_run.write(
+  folder = synthetic_run.write(
     tmp_path,
     rows=lambda step: {"d_adversarial": 0.01} if step < 3000 else {},
     upto=3200,
@@ -81,10 +80,12 @@ def test_a_generator_is_held_against_the_frequencies(tmp_path):
     ((4.99,) * 4, "uses no context"),
     ((4.0, 3.0, 3.5, 4.5), "3.000 at step 2,000: it learns by heart"),
   ):
-    folder = made_run.write(tmp_path / words[:4], evals=score(values))
+    folder = synthetic_run.write(tmp_path / words[:4], evals=score(values))
     (finding,) = found(folder, "prediction")
     assert finding.severity == "warn" and words in finding.what
-  folder = made_run.write(tmp_path / "well", evals=score((4, 3.0, 2.9, 3.0)))
+  folder = synthetic_run.write(
+    tmp_path / "well", evals=score((4, 3.0, 2.9, 3.0))
+  )
   assert worse(found(folder, "prediction")) == []
 
 
@@ -120,7 +121,7 @@ def test_bad_steps_are_told_with_what_came_before(tmp_path):
       return {"grad_norm_gen": 40.0}
     return {"bad": (step - 2000) / 40, "loss_l2": float("inf")}
 
-  folder = made_run.write(tmp_path, rows=rows, upto=2120, done=False)
+  folder = synthetic_run.write(tmp_path, rows=rows, upto=2120, done=False)
   (finding,) = found(folder, "non_finite")
   assert finding.severity == "wrong"
   assert "3 steps were not applied, the first at step 2,040" in finding.what
@@ -134,7 +135,7 @@ def test_bad_steps_are_told_with_what_came_before(tmp_path):
 
 
 def test_a_run_under_way_is_told_from_one_that_stopped(tmp_path):
-  folder = made_run.write(tmp_path, upto=2000, done=False)
+  folder = synthetic_run.write(tmp_path, upto=2000, done=False)
   (finding,) = found(folder, "progress")
   assert finding.severity == "note" and "training" in finding.what
   long_ago = time.time() - 7200
@@ -145,7 +146,7 @@ def test_a_run_under_way_is_told_from_one_that_stopped(tmp_path):
 
 
 def test_a_run_that_has_just_begun_is_not_judged(tmp_path):
-  folder = made_run.write(tmp_path, upto=120, done=False)
+  folder = synthetic_run.write(tmp_path, upto=120, done=False)
   _, findings = doctor.diagnose(folder)
   assert {f.severity for f in findings} <= {"note", "ok"}
   (rows,) = [f for f in findings if "not enough rows yet: 3" in f.what]
@@ -166,7 +167,7 @@ def save(folder, step, params, ema=None):
 
 
 def test_weights_and_dead_codes_are_read_from_the_last_checkpoint(tmp_path):
-  folder = made_run.write(tmp_path, cfg={"stage__quantizer__name": "vq"})
+  folder = synthetic_run.write(tmp_path, cfg={"stage__quantizer__name": "vq"})
   gen = {
     "decoder": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
     "quantizer": {
@@ -188,9 +189,9 @@ def test_weights_and_dead_codes_are_read_from_the_last_checkpoint(tmp_path):
 
 
 def test_damaged_checkpoints_are_named(tmp_path):
-  folder = made_run.write(tmp_path)
+  folder = synthetic_run.write(tmp_path)
   for step in (3000, 4000):
-    toy_run.save(folder, step)
+    toy_workdir.save(folder, step)
   assert worse(found(folder, "checkpoints")) == []
 
   def damage(step):
@@ -208,7 +209,7 @@ def test_damaged_checkpoints_are_named(tmp_path):
 
 
 def test_one_flipped_bit_is_found_by_the_checksum(tmp_path):
-  folder = made_run.write(tmp_path)
+  folder = synthetic_run.write(tmp_path)
   noise = np.random.default_rng(0).normal(size=(64, 64))
   save(folder, 4000, {"gen": {"kernel": jnp.asarray(noise, jnp.float32)}})
   data = (folder / "checkpoints" / "4000" / "params").rglob("*")
@@ -227,8 +228,8 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path):
 
 
 def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
-  folder = made_run.write(tmp_path, upto=2000, done=False)
-  toy_run.save(folder, 2000)
+  folder = synthetic_run.write(tmp_path, upto=2000, done=False)
+  toy_workdir.save(folder, 2000)
   (folder / "damaged" / "1000").mkdir(parents=True)
   (note,) = worse(found(folder, "checkpoints"))
   assert note.severity == "note" and "steps 1000 were put aside" in note.what
@@ -240,7 +241,7 @@ def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
 
 
 def test_no_checkpoint_where_one_was_due_is_wrong(tmp_path):
-  folder = made_run.write(tmp_path, upto=2000, done=False)
+  folder = synthetic_run.write(tmp_path, upto=2000, done=False)
   (finding,) = found(folder, "checkpoints")
   assert finding.severity == "wrong" and "step 2,000" in finding.what
 
@@ -252,7 +253,7 @@ def test_the_verb_prints_text_and_json_and_says_by_its_status(
   told = json.loads(capsys.readouterr().out)
   assert told["step"] == 4000 and told["done"]
   assert {"name", "severity", "what", "cure"} == told["findings"][0].keys()
-  ill = made_run.write(tmp_path, cfg={"stage__optim__lr": 1e-10})
+  ill = synthetic_run.write(tmp_path, cfg={"stage__optim__lr": 1e-10})
   assert verb.main([f"--workdir={ill}"]) == 1
   lines = capsys.readouterr().out.splitlines()
   assert all(len(line) <= 80 for line in lines[1:])
@@ -279,7 +280,7 @@ def test_a_foreign_folder_is_one_clear_line(tmp_path, capsys, text, words):
 
 def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
   def step(state, batch, key):
-    state, terms = toy_run.step(state, batch, key)
+    state, terms = toy_workdir.step(state, batch, key)
     bad = jnp.where(state.step > 12, state.extra["bad"] + 1, 0)
     nan = jnp.where(bad > 0, jnp.nan, 0.0)
     return state._replace(extra={"bad": bad}), {
@@ -287,16 +288,16 @@ def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
       "loss_l2": terms["l1"] / state.step,
     }
 
-  stage = Stage(toy_run.init, step, *toy_run.STAGE[2:])
+  stage = Stage(toy_workdir.init, step, *toy_workdir.STAGE[2:])
   sources = [
     moving_digits.Source(
       split=s,
-      **{k: v for k, v in toy_run.CONFIG["data"].items() if k != "name"},
+      **{k: v for k, v in toy_workdir.CONFIG["data"].items() if k != "name"},
     )
     for s in ("train", "eval")
   ]
   cfg = {"steps": 12, "eval": {"every": 0, "batch": 2, "metrics": {}}}
-  cfg = ml_collections.ConfigDict({**toy_run.CONFIG, **cfg})
+  cfg = ml_collections.ConfigDict({**toy_workdir.CONFIG, **cfg})
   loop.run(cfg, tmp_path / "whole", parts=loop.Parts(stage, *sources))
   assert {f.severity for f in doctor.diagnose(tmp_path / "whole")[1]} <= {
     "note",

@@ -1,8 +1,9 @@
 """Illnesses of a run are named with their cure, and no others are."""
 
-import made_run
 import pytest
-from made_run import found, worse
+
+from helpers import synthetic_run
+from helpers.synthetic_run import found, worse
 
 
 def const(**values):
@@ -239,7 +240,7 @@ ILLNESSES = {
 def test_each_illness_is_named_with_its_cure(tmp_path, illness):
   where, what, cure, made = ILLNESSES[illness]
   name, severity = where.split()
-  findings = worse(found(made_run.write(tmp_path, **made), name))
+  findings = worse(found(synthetic_run.write(tmp_path, **made), name))
   assert [f.severity for f in findings] == [severity], findings
   assert what in findings[0].what and cure in findings[0].cure, findings
 
@@ -291,5 +292,5 @@ WELL = {
 @pytest.mark.parametrize("case", WELL)
 def test_what_only_looks_ill_is_no_finding(tmp_path, case):
   name, made = WELL[case]
-  findings = found(made_run.write(tmp_path, **made), name)
+  findings = found(synthetic_run.write(tmp_path, **made), name)
   assert findings and worse(findings) == []

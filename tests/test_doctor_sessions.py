@@ -4,11 +4,10 @@ import json
 import os
 import time
 
-import fake_gcs
-import made_run
 import pytest
-from made_run import found, note, worse
 
+from helpers import fake_gcs, synthetic_run
+from helpers.synthetic_run import found, note, worse
 from magvit_jax import doctor
 from magvit_jax.cli import doctor as verb
 from magvit_jax.doctor import saved
@@ -19,7 +18,7 @@ START = (0, 0, "start", {})
 
 def half(folder, *rows, **made):
   """A run at half of its steps, with incidents."""
-  made_run.write(folder, upto=2000, done=False, **made)
+  synthetic_run.write(folder, upto=2000, done=False, **made)
   return note(folder, *rows)
 
 
@@ -202,7 +201,7 @@ def test_a_checkpoint_removed_while_it_is_read_is_not_damaged(
 
 
 def test_a_healthy_run_with_incidents_has_no_finding(tmp_path, capsys):
-  folder = made_run.write(tmp_path)
+  folder = synthetic_run.write(tmp_path)
   note(folder, START, (0, 4000, "ended", {"signal": 0}))
   findings = doctor.diagnose(folder)[1]
   # It has no checkpoint, which is not looked at here.
@@ -214,7 +213,7 @@ def test_a_healthy_run_with_incidents_has_no_finding(tmp_path, capsys):
 
 def test_a_run_in_a_bucket_is_read_like_one_on_disk(tmp_path, monkeypatch):
   fake_gcs.use(monkeypatch, tmp_path)
-  folder = made_run.write("gs://bucket/run", upto=2000, done=False)
+  folder = synthetic_run.write("gs://bucket/run", upto=2000, done=False)
   log = incidents.Incidents(folder, print, ("a.mp4",))
   log.note(7, "stall", part="data", seconds=300.0, files=["gs://b/a.mp4"])
   log.note(7, "goes_on", part="data", seconds=301.0)

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-import toy_run
 
+from helpers import toy_workdir
 from magvit_jax import registry
 from magvit_jax.checkpoints import trained_run
 from magvit_jax.cli import evaluate as verb
@@ -19,14 +19,14 @@ def source(clips=5):
 
 
 def measure(batch, metrics=None, clips=5):
-  predict, state = toy_run.run_predict()
+  predict, state = toy_workdir.run_predict()
   return evaluation.evaluate(
     predict,
     state,
     source(clips),
-    toy_run.METRICS if metrics is None else metrics,
+    toy_workdir.METRICS if metrics is None else metrics,
     batch=batch,
-    context={"sizes": (toy_run.SIZE,)},
+    context={"sizes": (toy_workdir.SIZE,)},
     progress=False,
   )
 
@@ -69,7 +69,7 @@ def test_one_program_per_batch_shape():
 
 
 def test_every_clip_once():
-  predict, state = toy_run.run_predict()
+  predict, state = toy_workdir.run_predict()
   seen = [
     np.asarray(output["video"])[np.asarray(output["valid"])]
     for output in evaluation.predictions(
@@ -90,7 +90,7 @@ def test_errors_name_what_is_wrong():
     measure(2, {"box_means": {"causel": True}})
   with pytest.raises(TypeError, match="set by its owner"):
     measure(2, {"psnr": {"files": 3}})
-  predict, state = toy_run.run_predict()
+  predict, state = toy_workdir.run_predict()
 
   def blind(state, batch):
     return {k: v for k, v in predict(state, batch).items() if k != "recon"}
@@ -106,7 +106,7 @@ def test_picked_clips():
   rng = np.random.default_rng(0)
   assert len(picked) == 2
   assert picked.clip(0, rng)["label"] == 4
-  predict, state = toy_run.run_predict()
+  predict, state = toy_workdir.run_predict()
   outputs = list(
     evaluation.predictions(predict, state, picked, batch=2, progress=False)
   )
@@ -115,20 +115,20 @@ def test_picked_clips():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-  toy_run.patch(monkeypatch)
-  return toy_run.write(tmp_path / "run")
+  toy_workdir.patch(monkeypatch)
+  return toy_workdir.write(tmp_path / "run")
 
 
 def test_open_run_restores_the_newest_ema(run):
-  toy_run.save(run, 500, shift=0.25)
+  toy_workdir.save(run, 500, shift=0.25)
   opened = trained_run.open_run(run)
   assert opened.step == 500 and float(opened.state.ema["shift"]) == 0.25
   assert float(trained_run.open_run(run, step=400).state.ema["shift"]) == 0
 
 
 def test_open_run_without_checkpoint(tmp_path, monkeypatch):
-  toy_run.patch(monkeypatch)
-  folder = toy_run.write(tmp_path / "run", checkpoints=())
+  toy_workdir.patch(monkeypatch)
+  folder = toy_workdir.write(tmp_path / "run", checkpoints=())
   with pytest.raises(FileNotFoundError, match="holds no checkpoint yet"):
     trained_run.open_run(folder)
 

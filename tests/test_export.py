@@ -9,10 +9,9 @@ import sys
 import jax
 import numpy as np
 import pytest
-import tiny_generator
-import toy_export
 
 import magvit_jax
+from helpers import tiny_generator, untrained_tokenizer
 from magvit_jax import __main__ as command
 from magvit_jax.checkpoints import checksum
 from magvit_jax.export import card, programs, write
@@ -25,7 +24,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 def folders(tmp_path_factory):
   """(workdir, export of it for a CPU and a TPU)."""
   base = tmp_path_factory.mktemp("export")
-  run = toy_export.write(base / "run")
+  run = untrained_tokenizer.write(base / "run")
   scores = {"step": 7, "split": "eval", "clips": 3, "metrics": {"psnr": 21.5}}
   (run / "evaluation.json").write_text(json.dumps(scores))
   scores = {"step": 5, "split": "eval", "clips": 3, "metrics": {"psnr": 20.5}}

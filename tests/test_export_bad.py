@@ -6,9 +6,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import toy_export
 
 import magvit_jax
+from helpers import untrained_tokenizer
 from magvit_jax import __main__ as command
 from magvit_jax.checkpoints import saved_weights
 from magvit_jax.export import programs, write
@@ -19,7 +19,7 @@ from magvit_jax.files import weight_file
 def whole(tmp_path_factory):
   """An export for a TPU alone, and nothing of it but the encoder."""
   base = tmp_path_factory.mktemp("bad")
-  run = toy_export.write(base / "run")
+  run = untrained_tokenizer.write(base / "run")
   keep = programs.programs
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(programs, "programs", lambda c: {"encode": keep(c)["encode"]})

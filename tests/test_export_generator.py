@@ -5,9 +5,9 @@ import json
 import jax
 import numpy as np
 import pytest
-import toy_generator
 
 import magvit_jax
+from helpers import untrained_generator
 from magvit_jax.data import transforms
 from magvit_jax.export import programs, write
 from magvit_jax.files import weight_file
@@ -17,12 +17,12 @@ from magvit_jax.inference import prompts
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
   out = tmp_path_factory.mktemp("export") / "out"
-  return write.write(toy_generator.folder(), out, platforms=["cpu"])
+  return write.write(untrained_generator.folder(), out, platforms=["cpu"])
 
 
 @pytest.fixture(scope="module")
 def gen():
-  return magvit_jax.load_generator(toy_generator.folder())
+  return magvit_jax.load_generator(untrained_generator.folder())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def params(out):
 
 def test_samples_are_those_of_the_generator(out, gen, params):
   about = json.loads((out / "config.json").read_text())
-  clip = transforms.to_float(toy_generator.clip())
+  clip = transforms.to_float(untrained_generator.clip())
   tasks = [about["tasks"].index(n) for n in ("class_cond", "frame_prediction")]
   sample = programs.program(out, "sample")
   made = sample(

@@ -6,8 +6,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import tiny_generator as tiny
 
+from helpers import tiny_generator as tiny
 from magvit_jax import registry
 from magvit_jax.checkpoints import (
   checksum,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-import tiny_generator as tiny
 
+from helpers import tiny_generator as tiny
 from magvit_jax import registry, sharding, tokenizers, tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,

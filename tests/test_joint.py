@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import test_loop_tokenizer
-import toy_loop
 
+from helpers import toy_training
 from magvit_jax import tokenizers
 from magvit_jax.data import joint, moving_digits, pipeline
 from magvit_jax.data.joint import Images
@@ -165,7 +165,9 @@ def test_a_joint_run_that_goes_on_is_the_whole_run(tmp_path):
   shutil.rmtree(again / "checkpoints" / "4")
   (again / "DONE").unlink()
   loop.run(cfg, again)
-  there, here = (toy_loop.rows(folder, "train") for folder in (whole, again))
+  there, here = (
+    toy_training.rows(folder, "train") for folder in (whole, again)
+  )
   for name in ("loss", "loss_l2", "image_loss_l2", "grad_norm_gen"):
     values = [row[name] for row in there]
     assert values == [row[name] for row in here] and len(set(values)) == 4

@@ -8,7 +8,8 @@ import subprocess
 import time
 
 import pytest
-from launch_bench import Bench
+
+from helpers.launch_scripts import Bench
 
 FLAGS = ("--config=clips", "--workdir=gs://b/run", "--config.data.root=/a b")
 ODD = "--config.data.root=/a b"

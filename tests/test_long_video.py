@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import toy_generator
 
 import magvit_jax
+from helpers import untrained_generator
 from magvit_jax.inference import long_video, prompts, sampler
 from magvit_jax.tasks import tables
 
@@ -15,11 +15,13 @@ LENGTH, GIVEN = 9, 5  # of a toy's clip; the most frames it goes on from
 
 @pytest.fixture(scope="module")
 def gen():
-  return magvit_jax.load_generator(toy_generator.folder())
+  return magvit_jax.load_generator(untrained_generator.folder())
 
 
 def chunks(gen, frames, seed=0, num=2):
-  prompt = prompts.predict(gen.model, toy_generator.clip(), 1, labelled=False)
+  prompt = prompts.predict(
+    gen.model, untrained_generator.clip(), 1, labelled=False
+  )
   labels = gen.label_numbers(None, num)
   return list(gen.stream(prompt, labels, frames=frames, seed=seed))
 
@@ -43,7 +45,7 @@ def test_each_chunk_goes_on_from_the_last_frames_before_it(gen):
 
 
 def test_a_longer_video_begins_with_the_shorter_one(gen):
-  clip = toy_generator.clip()
+  clip = untrained_generator.clip()
   long = gen.predict(clip, frames=15, num=2, seed=3)
   assert long.shape == (2, 15, *gen.shape[1:]) and long.dtype == np.float32
   for frames in (9, 11):
@@ -122,7 +124,7 @@ def test_a_chunk_is_made_when_it_is_asked_for():
 
 
 def test_lengths_that_cannot_be_made_are_refused(gen):
-  clip = toy_generator.clip()
+  clip = untrained_generator.clip()
   with pytest.raises(ValueError, match="frames=5 leaves nothing to make: 5"):
     gen.predict(clip, given=5, frames=5)
   only = sampler.Sampler.__new__(sampler.Sampler)

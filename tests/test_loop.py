@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_loop import (
+
+from helpers.toy_training import (
   ToySource,
   config,
   final,
@@ -19,7 +20,6 @@ from toy_loop import (
   toy_stage,
   train,
 )
-
 from magvit_jax.checkpoints import checkpointer, init_from
 from magvit_jax.files import workdirs
 from magvit_jax.hardware import mfu

@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 
-import mesh_run
 import numpy as np
-import process_run
 import pytest
-import toy_loop
+
+from helpers import TESTS, mesh_training, toy_training, two_processes
 
 STAGES = ("tokenizer", "generator")
-MESHES = [name for name in mesh_run.MESHES if name != "one"] + ["two"]
+MESHES = [name for name in mesh_training.MESHES if name != "one"] + ["two"]
 # Of every logged value: sums in another order differ in their last digits, and
 # each step multiplies that, most of all in the gradient of the encoder.
 FIRST = dict(rtol=1e-4, atol=1e-5)
@@ -26,17 +25,19 @@ WEIGHTS = dict(rtol=0, atol=1e-3)  # three steps change them by up to 3e-2
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """What mesh_run.py writes; one process, so that JAX starts once."""
+  """What mesh_training.py writes; one process, so that JAX starts once."""
   path = tmp_path_factory.mktemp("meshes")
   env = os.environ | {
-    "XLA_FLAGS": mesh_run.XLA_FLAGS,
+    "XLA_FLAGS": mesh_training.XLA_FLAGS,
     "JAX_PLATFORMS": "cpu",
   }
-  command = [sys.executable, mesh_run.__file__, str(path)]
-  run = subprocess.run(command, env=env, capture_output=True, text=True)
+  command = [sys.executable, "-m", "helpers.mesh_training", str(path)]
+  run = subprocess.run(
+    command, cwd=TESTS, env=env, capture_output=True, text=True
+  )
   assert run.returncode == 0, run.stderr[-3000:]
   (path / "stdout").write_text(run.stdout)
-  pair = process_run.end(process_run.start("meshes", path))
+  pair = two_processes.end(two_processes.start("meshes", path))
   assert pair == [0, 0], (path / "meshes-0.txt").read_text()[-3000:]
   return path
 
@@ -110,7 +111,7 @@ def test_heights_are_split_over_context(folder):
 def test_the_entropy_of_the_batch_is_that_of_all_devices(folder):
   """test_sharded_terms.py has what the devices' own entropies would give."""
   one, *others = (
-    read(folder, "tokenizer", mesh)["curve"] for mesh in mesh_run.MESHES
+    read(folder, "tokenizer", mesh)["curve"] for mesh in mesh_training.MESHES
   )
   for many in others:
     for a, b in zip(one, many, strict=True):
@@ -118,12 +119,12 @@ def test_the_entropy_of_the_batch_is_that_of_all_devices(folder):
 
 
 def losses(folder):
-  return {r["step"]: r["loss"] for r in toy_loop.rows(folder, "train")}
+  return {r["step"]: r["loss"] for r in toy_training.rows(folder, "train")}
 
 
 def test_the_loop_trains_on_a_mesh_as_on_one_device(folder, tmp_path):
-  changes = {**mesh_run.LOOP, "mesh": dict(data=-1)}
-  toy_loop.train(tmp_path / "one", steps=4, **changes)
+  changes = {**mesh_training.LOOP, "mesh": dict(data=-1)}
+  toy_training.train(tmp_path / "one", steps=4, **changes)
   one, many = losses(tmp_path / "one"), losses(folder / "whole")
   assert one.keys() == many.keys() == {1, 2, 3, 4}
   assert list(many.values()) == pytest.approx(list(one.values()), rel=1e-4)
@@ -132,7 +133,9 @@ def test_the_loop_trains_on_a_mesh_as_on_one_device(folder, tmp_path):
 def test_a_run_goes_on_from_a_checkpoint_of_another_mesh(folder):
   whole, other = losses(folder / "whole"), losses(folder / "other")
   assert [other[3], other[4]] == pytest.approx([whole[3], whole[4]], rel=1e-4)
-  evals = [toy_loop.rows(folder / n, "eval")[-1] for n in ("whole", "other")]
+  evals = [
+    toy_training.rows(folder / n, "eval")[-1] for n in ("whole", "other")
+  ]
   psnr = [row["eval_psnr"] for row in evals]
   assert psnr[0] == pytest.approx(psnr[1], rel=1e-4)
   assert "resumed from step 2" in (folder / "stdout").read_text()

@@ -5,16 +5,14 @@ import os
 import pickle
 import signal
 
-import fake_gcs
-import fixtures_video
 import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import toy_run
 
+from helpers import fake_gcs, toy_workdir, video_files
 from magvit_jax import __main__
 from magvit_jax.checkpoints import checkpointer, frozen_params
 from magvit_jax.data import listing, video_folder, video_io, video_write
@@ -115,7 +113,7 @@ def test_tokens_weights_and_videos_come_back(folder):
   arrays, notes = weight_file.read(f"{folder}/w.safetensors")
   np.testing.assert_array_equal(arrays["net/w"], weights["net/w"])
   assert notes == {"from": "x"}
-  video = fixtures_video.pictures(20)
+  video = video_files.pictures(20)
   video_write.write_video(f"{folder}/v.mp4", video, 8)
   assert video_io.probe(f"{folder}/v.mp4").frames == 20
   with pytest.raises(FileNotFoundError, match="no such file"):
@@ -126,7 +124,7 @@ def test_a_folder_of_videos_is_the_same_in_a_bucket(bucket):
   root = bucket / "videos"
   for name in ("cats/a.mp4", "dogs/b.mp4", ".trash/c.mp4", "dogs/.d.mp4"):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    fixtures_video.write(root / name, fixtures_video.pictures(40), gop=40)
+    video_files.write(root / name, video_files.pictures(40), gop=40)
   PIL.Image.new("RGB", (64, 48), "red").save(root / "cats" / "e.png")
   (root / "dogs" / "notes.txt").write_text("no video")
   for cache in (0, 64):
@@ -225,7 +223,7 @@ def test_a_trace_is_brought_to_the_bucket(bucket, monkeypatch):
 @pytest.fixture
 def config(tmp_path):
   """A config file of the toy stage, six steps on moving digits."""
-  cfg = {**toy_run.CONFIG, "steps": 6}
+  cfg = {**toy_workdir.CONFIG, "steps": 6}
   cfg["checkpoint"] = {**cfg["checkpoint"], "every": 2}
   cfg["eval"] = {**cfg["eval"], "every": 2, "metrics": {"psnr": {}}}
   path = tmp_path / "toy.py"
@@ -239,7 +237,7 @@ def config(tmp_path):
 def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
   bucket, config, monkeypatch, capsys
 ):
-  toy_run.patch(monkeypatch)
+  toy_workdir.patch(monkeypatch)
   run, train = bucket / "run", ["train", f"--config={config}"]
   write = metric_writer.Writer.write
 
@@ -284,12 +282,12 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
 
 
 def test_a_damaged_checkpoint_in_a_bucket_is_passed_over(bucket, capsys):
-  toy_run.save(f"{GS}/run", 1, shift=1.0)
-  toy_run.save(f"{GS}/run", 2, shift=2.0)
+  toy_workdir.save(f"{GS}/run", 1, shift=1.0)
+  toy_workdir.save(f"{GS}/run", 2, shift=2.0)
   files = (bucket / "run" / "checkpoints" / "2" / "ema").rglob("d/*")
   for path in files:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-  state = jax.eval_shape(toy_run.init, None, None, {})
+  state = jax.eval_shape(toy_workdir.init, None, None, {})
   saver = checkpointer.Checkpointer(f"{GS}/run", every=1)
   step, found = saver.restore(jax.tree.map(_here, state))
   saver.close()

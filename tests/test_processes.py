@@ -9,18 +9,17 @@ import sys
 
 import jax
 import numpy as np
-import process_run
 import pytest
-import toy_loop
 
+from helpers import toy_training, two_processes
 from magvit_jax.distributed import clusters, initialize, processes
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-  """(folder, exit statuses) of `process_run.runs`."""
+  """(folder, exit statuses) of `two_processes.runs`."""
   folder = tmp_path_factory.mktemp("pair")
-  return folder, process_run.end(process_run.start("runs", folder))
+  return folder, two_processes.end(two_processes.start("runs", folder))
 
 
 def told(pair, index):
@@ -34,7 +33,7 @@ def printed(pair, index):
 
 
 def final(folder, item="params"):
-  return toy_loop.final(folder, item, width=8)
+  return toy_training.final(folder, item, width=8)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def alone(tmp_path_factory):
   """The same run by one process with one device."""
   folder = tmp_path_factory.mktemp("alone")
   mesh = dict(data=-1, fsdp=1)
-  return folder, process_run.train(folder, broken=True, mesh=mesh)
+  return folder, two_processes.train(folder, broken=True, mesh=mesh)
 
 
 def test_each_process_knows_the_others(pair):
@@ -74,7 +73,7 @@ def test_a_run_of_two_processes_is_that_of_one(pair, alone):
     assert whole["step"] == 24 and whole["stopped"] == 0
     assert whole["eval_psnr"] == pytest.approx(result["eval_psnr"], rel=1e-5)
   one, two = (
-    toy_loop.rows(path, "train") for path in (folder, pair[0] / "whole")
+    toy_training.rows(path, "train") for path in (folder, pair[0] / "whole")
   )
   assert [row["step"] for row in two] == list(range(1, 25))
   for name in ("loss", "draw"):
@@ -110,10 +109,10 @@ def test_the_run_that_was_cut_in_two_is_bit_for_bit_the_other(pair):
       np.testing.assert_array_equal, final(cut, item), final(whole, item)
     )
   losses = [
-    [r["loss"] for r in toy_loop.rows(f, "train")] for f in (whole, cut)
+    [r["loss"] for r in toy_training.rows(f, "train")] for f in (whole, cut)
   ]
   assert losses[0] == losses[1]
-  assert toy_loop.rows(cut, "eval") == toy_loop.rows(whole, "eval")
+  assert toy_training.rows(cut, "eval") == toy_training.rows(whole, "eval")
   assert (cut / "DONE").exists()
 
 
@@ -126,7 +125,7 @@ def test_a_lost_process_ends_the_other(pair):
 
 
 def test_what_fails_on_one_process_ends_both_with_its_message(tmp_path):
-  codes = process_run.end(process_run.start("unreadable", tmp_path))
+  codes = two_processes.end(two_processes.start("unreadable", tmp_path))
   ends = [(tmp_path / f"unreadable-{i}.txt").read_text() for i in range(2)]
   assert codes == [2, 2], ends
   assert "error: process 1 of 2: a.mp4 cannot be read" in ends[1]

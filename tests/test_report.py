@@ -8,9 +8,9 @@ import types
 import ml_collections
 import numpy as np
 import pytest
-import toy_run
 from PIL import Image
 
+from helpers import toy_workdir
 from magvit_jax import report
 from magvit_jax.cli import report as verb
 from magvit_jax.report import beside, curves, facts, page, pictures
@@ -21,16 +21,16 @@ VOID = ("meta", "img", "br", "path", "rect")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-  toy_run.patch(monkeypatch)
-  return toy_run.write(tmp_path / "my <run>")
+  toy_workdir.patch(monkeypatch)
+  return toy_workdir.write(tmp_path / "my <run>")
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
   """The report of a whole run."""
   with pytest.MonkeyPatch.context() as patch:
-    toy_run.patch(patch)
-    folder = toy_run.write(tmp_path_factory.mktemp("runs") / "my <run>")
+    toy_workdir.patch(patch)
+    folder = toy_workdir.write(tmp_path_factory.mktemp("runs") / "my <run>")
     (folder / "DONE").write_text("step 400\n")
     return report.write(folder).read_text()
 
@@ -95,7 +95,7 @@ def test_svg_ids_are_unique(text):
 
 
 def test_another_run_stands_beside(run, tmp_path):
-  other = toy_run.write(tmp_path / "other")
+  other = toy_workdir.write(tmp_path / "other")
   text = report.write(run, tmp_path / "both.html", beside=other).read_text()
   checked = Checker(text)
   assert "Beside other" in checked.titles
@@ -115,8 +115,8 @@ def test_runs_of_different_clips_do_not_stand_beside(run, tmp_path):
 
 
 def test_a_run_that_has_only_begun(tmp_path, monkeypatch):
-  toy_run.patch(monkeypatch)
-  folder = toy_run.write(tmp_path / "run", checkpoints=())
+  toy_workdir.patch(monkeypatch)
+  folder = toy_workdir.write(tmp_path / "run", checkpoints=())
   (folder / "metrics.jsonl").unlink()
   text = report.write(folder).read_text()
   assert Checker(text).titles == ["Results", "Configuration"]
@@ -140,8 +140,8 @@ def test_utilization_is_told_where_it_is_known():
 
 
 def test_report_of_what_the_loop_writes(tmp_path, monkeypatch):
-  toy_run.patch(monkeypatch)
-  cfg = ml_collections.ConfigDict(toy_run.CONFIG)
+  toy_workdir.patch(monkeypatch)
+  cfg = ml_collections.ConfigDict(toy_workdir.CONFIG)
   cfg.steps = 3
   results = loop.run(cfg, tmp_path / "run")
   text = report.write(tmp_path / "run").read_text()

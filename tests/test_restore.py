@@ -2,14 +2,13 @@
 
 import json
 
-import process_run
 import pytest
-import restore_run
 
+from helpers import mesh_restore, two_processes
 from magvit_jax import sharding, tree_utils
 from magvit_jax.checkpoints import checksum
 
-ACROSS = [f"{a} to {b}" for a, b in restore_run.READ]
+ACROSS = [f"{a} to {b}" for a, b in mesh_restore.READ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,11 +21,11 @@ def small():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """What restore_run.py writes; two processes, so that JAX starts twice."""
+  """What mesh_restore.py writes; two processes, so that JAX starts twice."""
   path = tmp_path_factory.mktemp("restore")
-  restore_run.write(path / "one", sharding.make_mesh(data=1))
-  running = process_run.start("both", path, script=restore_run.__file__)
-  codes = process_run.end(running, 400)
+  mesh_restore.write(path / "one", sharding.make_mesh(data=1))
+  running = two_processes.start("both", path, module="helpers.mesh_restore")
+  codes = two_processes.end(running, 400)
   texts = [(path / f"both-{i}.txt").read_text()[-3000:] for i in (0, 1)]
   assert codes == [0, 0], "\n".join(texts)
   return path
@@ -50,8 +49,8 @@ def test_two_processes_read_frozen_arrays_and_weights_alone(told):
 @pytest.mark.parametrize("mesh", ["2x4", "data"])
 def test_one_cpu_reads_what_two_processes_wrote(folder, mesh):
   one = sharding.make_mesh(data=1)
-  assert restore_run.read(folder / mesh, one) == (1, [])
-  assert restore_run.read_parts(folder / mesh, one) == []
+  assert mesh_restore.read(folder / mesh, one) == (1, [])
+  assert mesh_restore.read_parts(folder / mesh, one) == []
 
 
 def test_weights_were_split_over_the_processes(folder):
@@ -74,6 +73,6 @@ def test_processes_fall_back_together(told):
 
 
 def test_checksums_of_split_arrays_are_those_of_whole_ones(told):
-  params = restore_run.state(1).params
+  params = mesh_restore.state(1).params
   whole = [checksum.bits(params), checksum.sha256(tree_utils.named(params))]
   assert [own["sums"] for own in told] == [whole] * 2

@@ -5,9 +5,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import toy_generator
 
 import magvit_jax
+from helpers import untrained_generator
 from magvit_jax.checkpoints import manifest
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
@@ -16,7 +16,7 @@ from magvit_jax.inference import generate, prompts
 
 @pytest.fixture(scope="module")
 def gen():
-  return magvit_jax.load_generator(toy_generator.folder())
+  return magvit_jax.load_generator(untrained_generator.folder())
 
 
 def sample_ids(gen, label=None, num=1, **rest):
@@ -58,7 +58,7 @@ def test_the_label_reaches_the_network(gen):
 
 @pytest.mark.parametrize("frames,latents", [(1, 1), (5, 2)])
 def test_given_frames_keep_their_ids(gen, frames, latents):
-  clip = toy_generator.clip()
+  clip = untrained_generator.clip()
   ids = predict_ids(gen, clip, given=frames, num=2, seed=3)
   own = gen.tokenizer.encode(clip)
   np.testing.assert_array_equal(ids[0, :latents], own[:latents])
@@ -67,8 +67,8 @@ def test_given_frames_keep_their_ids(gen, frames, latents):
 
 
 def test_frames_that_are_not_given_are_not_read(gen):
-  clip = toy_generator.clip()
-  other = np.concatenate([clip[:5], toy_generator.clip(4, seed=9)])
+  clip = untrained_generator.clip()
+  other = np.concatenate([clip[:5], untrained_generator.clip(4, seed=9)])
   for same in (other, clip[:5], transforms.to_float(clip[:5])):
     np.testing.assert_array_equal(
       predict_ids(gen, same, given=5, num=2),
@@ -78,7 +78,7 @@ def test_frames_that_are_not_given_are_not_read(gen):
 
 
 def test_reconstruction_is_the_tokenizer_s_own(gen):
-  clip = toy_generator.clip()
+  clip = untrained_generator.clip()
   ids = gen.tokenizer.encode(clip)
   np.testing.assert_allclose(
     gen.reconstruct(clip), gen.tokenizer.decode(ids), atol=1e-4
@@ -90,7 +90,7 @@ def test_one_program_serves_all_tasks_and_any_number(gen, monkeypatch):
   sample_ids(gen, "cat", num=2)
   before = gen._sample._cache_size()
   many = sample_ids(gen, "cat", num=5)
-  predict_ids(gen, toy_generator.clip(), num=2)
+  predict_ids(gen, untrained_generator.clip(), num=2)
   assert gen._sample._cache_size() == before
   assert len(many) == 5 and len(np.unique(many.reshape(5, -1), axis=0)) > 1
   # Sample k depends on the seed and on k alone.
@@ -130,11 +130,11 @@ def test_a_name_that_is_a_number_goes_before_the_number(gen):
 @pytest.mark.parametrize(
   "video,frames,text",
   [
-    (toy_generator.clip(3), 5, "at least 5 frames"),
-    (toy_generator.clip()[:, :8], 1, r"takes \[t 16 24 3\]"),
-    (toy_generator.clip()[0], 1, r"must be \[t h w 3\]"),
-    (toy_generator.clip(), 3, "predict frames from 1 or 5 of 9"),
-    (toy_generator.clip().astype(np.float32), 1, "uint8, or floats in"),
+    (untrained_generator.clip(3), 5, "at least 5 frames"),
+    (untrained_generator.clip()[:, :8], 1, r"takes \[t 16 24 3\]"),
+    (untrained_generator.clip()[0], 1, r"must be \[t h w 3\]"),
+    (untrained_generator.clip(), 3, "predict frames from 1 or 5 of 9"),
+    (untrained_generator.clip().astype(np.float32), 1, "uint8, or floats in"),
     (np.full((9, 16, 24, 3), np.nan), 1, "uint8, or floats in"),
   ],
 )
@@ -145,7 +145,7 @@ def test_clips_that_do_not_fit_are_refused(gen, video, frames, text):
 
 def test_only_its_own_workdir_is_read(gen, tmp_path):
   moved = tmp_path / "moved"
-  shutil.copytree(toy_generator.folder(), moved)
+  shutil.copytree(untrained_generator.folder(), moved)
   again = magvit_jax.load_generator(moved)
   assert again.tokenizer.fingerprint == gen.tokenizer.fingerprint
   jax.tree.map(np.testing.assert_array_equal, again._params, gen._params)
@@ -153,7 +153,7 @@ def test_only_its_own_workdir_is_read(gen, tmp_path):
 
 def test_what_cannot_be_loaded_is_said(tmp_path):
   with pytest.raises(OSError, match="step 7"):
-    magvit_jax.load_generator(toy_generator.folder(), step=7)
+    magvit_jax.load_generator(untrained_generator.folder(), step=7)
   workdirs.write_config(tmp_path, {"stage": {"name": "tokenizer"}})
   with pytest.raises(ValueError, match="'tokenizer'"):
     magvit_jax.load_generator(tmp_path)
@@ -163,7 +163,7 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
 
 def test_changed_frozen_weights_are_found(tmp_path):
   moved = tmp_path / "moved"
-  shutil.copytree(toy_generator.folder(), moved)
+  shutil.copytree(untrained_generator.folder(), moved)
   (moved / "frozen" / "sha256").write_text("0" * 64)
   with pytest.raises(manifest.DamagedError, match="copy it again"):
     magvit_jax.load_generator(moved)

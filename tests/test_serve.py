@@ -3,13 +3,12 @@
 import base64
 import re
 
-import fixtures_video
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import toy_generator
 
+from helpers import untrained_generator, video_files
 from magvit_jax import __main__ as command
 from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checkpointer, checksum
@@ -24,14 +23,14 @@ LIMITS = uploads.Limits(megabytes=1, seconds=1)
 
 @pytest.fixture(scope="module")
 def ready():
-  return models.load(toy_generator.folder())
+  return models.load(untrained_generator.folder())
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
   """A video of 40 frames at 25 per second, larger than the generator's."""
   path = tmp_path_factory.mktemp("uploads") / "mine.mp4"
-  return fixtures_video.write(path, fixtures_video.pictures(40, 30, 40))
+  return video_files.write(path, video_files.pictures(40, 30, 40))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,8 @@ def test_only_the_first_seconds_are_read(clip, path):
   assert "first 25 of 40 frames of 40x30 (1.0 s)" in text
   assert clip.fitted.shape == (25, 16, 24, 3)
   np.testing.assert_allclose(
-    fixtures_video.level(clip.fitted),
-    fixtures_video.level(clip.video),
+    video_files.level(clip.fitted),
+    video_files.level(clip.video),
     atol=12,
   )
 
@@ -62,7 +61,7 @@ def test_large_pictures_shorten_what_is_read(path, monkeypatch):
 
 
 def test_an_image_is_a_video_of_one_frame(ready, tmp_path):
-  picture = fixtures_video.pictures(1)[0]
+  picture = video_files.pictures(1)[0]
   PIL.Image.fromarray(picture).save(tmp_path / "one.png")
   clip = uploads.read(str(tmp_path / "one.png"), LIMITS, ready.shape)
   np.testing.assert_array_equal(clip.video, picture[None])
@@ -122,10 +121,12 @@ def test_a_look_is_what_the_tokenizer_makes(ready, clip):
 
 
 def test_a_tokenizer_alone_is_loaded(tmp_path):
-  stage = {"name": "tokenizer", **toy_generator.TOKENIZER}
-  workdirs.write_config(tmp_path, {"stage": stage, "data": toy_generator.DATA})
+  stage = {"name": "tokenizer", **untrained_generator.TOKENIZER}
+  workdirs.write_config(
+    tmp_path, {"stage": stage, "data": untrained_generator.DATA}
+  )
   abstract = tokenizers.abstract(tokenizers.build_tokenizer(stage))
-  weights = toy_generator.drawn(abstract, 5)
+  weights = untrained_generator.drawn(abstract, 5)
   saver = checkpointer.Checkpointer(tmp_path, every=1)
   saver.save(1, TrainState(1, {}, {}, weights, {}, {"bad": jnp.zeros(())}))
   saver.close()
@@ -136,7 +137,7 @@ def test_a_tokenizer_alone_is_loaded(tmp_path):
 
 
 def test_films_play_what_they_show(tmp_path):
-  video = toy_generator.clip(5)
+  video = untrained_generator.clip(5)
   film = films.film(video, 12)
   (tmp_path / "film.mp4").write_bytes(film.content)
   info = video_io.probe(tmp_path / "film.mp4")

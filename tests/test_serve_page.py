@@ -5,12 +5,11 @@ import pathlib
 import re
 import urllib.request
 
-import fixtures_video
 import gradio_client
 import numpy as np
 import pytest
-import toy_generator
 
+from helpers import untrained_generator, video_files
 from magvit_jax.data import transforms, video_io
 from magvit_jax.serve import edits, markup, models, page, uploads
 
@@ -25,7 +24,7 @@ BOX = [0.25, 0.25, 0.75, 0.75]
 
 @pytest.fixture(scope="module")
 def ready():
-  return models.load(toy_generator.folder())
+  return models.load(untrained_generator.folder())
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def client(address):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
   path = tmp_path_factory.mktemp("own") / "mine.mp4"
-  return fixtures_video.write(path, fixtures_video.pictures(12, 16, 24))
+  return video_files.write(path, video_files.pictures(12, 16, 24))
 
 
 def files(folder):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_generator as tiny
 
+from helpers import tiny_generator as tiny
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables

@@ -5,8 +5,8 @@ import contextlib
 import jax
 import numpy as np
 import pytest
-import tiny_generator as tiny
 
+from helpers import tiny_generator as tiny
 from magvit_jax import registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records

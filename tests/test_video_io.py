@@ -4,12 +4,12 @@ import tracemalloc
 from fractions import Fraction
 
 import av
-import fixtures_video
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import pytest
 
+from helpers import video_files
 from magvit_jax.data import video_io, video_write
 
 
@@ -29,11 +29,11 @@ def decoded(monkeypatch):
 
 
 def ramp(frames=40):
-  return fixtures_video.pictures(frames)
+  return video_files.pictures(frames)
 
 
 def expected(video):
-  return pytest.approx(fixtures_video.level(video), abs=2.5)
+  return pytest.approx(video_files.level(video), abs=2.5)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "mov", "mkv", "webm", "avi"])
@@ -43,7 +43,7 @@ def test_frames_come_in_order_from_any_start(tmp_path, extension):
   video_write.write_video(path, video, 25, quality=10)
   assert video_io.probe(path).frames == 40
   whole = video_io.read_all(path)
-  assert fixtures_video.level(whole) == expected(video)
+  assert video_files.level(whole) == expected(video)
   clip = video_io.read_clip(path, 17, 5, stride=3)
   np.testing.assert_array_equal(clip, whole[17:30:3])
 
@@ -51,7 +51,7 @@ def test_frames_come_in_order_from_any_start(tmp_path, extension):
 @pytest.mark.parametrize("extension", ["mp4", "mkv"])
 def test_seeking_finds_every_frame_among_reordered_ones(tmp_path, extension):
   path = tmp_path / f"a.{extension}"
-  fixtures_video.write(path, ramp(), gop=7)
+  video_files.write(path, ramp(), gop=7)
   whole = video_io.read_all(path)
   for start in range(39):
     clip = video_io.read_clip(path, start, 2)
@@ -60,7 +60,7 @@ def test_seeking_finds_every_frame_among_reordered_ones(tmp_path, extension):
 
 def test_a_seek_that_lands_too_late_is_repeated(tmp_path, monkeypatch):
   path = tmp_path / "a.mp4"
-  fixtures_video.write(path, ramp(), gop=7)
+  video_files.write(path, ramp(), gop=7)
   wanted = video_io.read_clip(path, 10, 2)
   monkeypatch.setattr(video_io, "_SEEKS", (-0.6, None))
   np.testing.assert_array_equal(video_io.read_clip(path, 10, 2), wanted)
@@ -71,7 +71,7 @@ def test_gif_holds_all_frames(tmp_path):
   video_write.write_video(tmp_path / "a.gif", video, 10)
   assert video_io.probe(tmp_path / "a.gif").fps == 10
   back = video_io.read_all(tmp_path / "a.gif")
-  assert fixtures_video.level(back) == expected(video)
+  assert video_files.level(back) == expected(video)
   clip = video_io.read_clip(tmp_path / "a.gif", 3, 2)
   np.testing.assert_array_equal(clip, back[3:5])
 
@@ -79,7 +79,7 @@ def test_gif_holds_all_frames(tmp_path):
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied(tmp_path, rotation):
   path = tmp_path / "a.mp4"
-  fixtures_video.write(path, ramp(3), rotation=rotation)
+  video_files.write(path, ramp(3), rotation=rotation)
   info = video_io.probe(path)
   assert info.rotation == rotation
   assert (info.height, info.width) == ((64, 48), (48, 64))[rotation == 180]
@@ -95,7 +95,7 @@ def test_rotation_is_applied(tmp_path, rotation):
 
 @pytest.mark.parametrize("extension", ["mp4", "mkv", "webm", "avi", "gif"])
 def test_odd_sizes_are_written_whole(tmp_path, extension):
-  video = fixtures_video.pictures(3, 33, 47)
+  video = video_files.pictures(3, 33, 47)
   path = tmp_path / f"a.{extension}"
   assert video_write.write_video(path, iter(video), 25) == 3
   back = video_io.read_all(path)
@@ -105,9 +105,9 @@ def test_odd_sizes_are_written_whole(tmp_path, extension):
 
 def test_long_file_is_not_decoded_for_a_short_clip(tmp_path, decoded):
   path = tmp_path / "a.mp4"
-  fixtures_video.write(path, ramp(120), gop=10)
+  video_files.write(path, ramp(120), gop=10)
   clip = video_io.read_clip(path, 95, 4)
-  assert fixtures_video.level(clip) == expected(ramp(120)[95:99])
+  assert video_files.level(clip) == expected(ramp(120)[95:99])
   assert len(decoded) <= 4 + 2 * 10
   decoded.clear()
   video_io.read_clip(path, 0, 2)
@@ -116,7 +116,7 @@ def test_long_file_is_not_decoded_for_a_short_clip(tmp_path, decoded):
 
 def test_resampling_takes_the_nearest_frame(tmp_path):
   path = tmp_path / "a.mp4"
-  fixtures_video.write(path, ramp(30), 30)
+  video_files.write(path, ramp(30), 30)
   whole = video_io.read_all(path)
   assert video_io.count_frames(path, 10) == 10
   np.testing.assert_array_equal(
@@ -134,9 +134,9 @@ def test_resampling_takes_the_nearest_frame(tmp_path):
 def test_variable_rate_counts_frames_and_resamples_by_time(tmp_path):
   path = tmp_path / "a.mp4"
   stamps = [0, 1, 2, 3, 10, 11, 12, 20]
-  fixtures_video.write(path, ramp(8), 10, stamps=stamps)
+  video_files.write(path, ramp(8), 10, stamps=stamps)
   whole = video_io.read_all(path)
-  assert fixtures_video.level(whole) == expected(ramp(8))
+  assert video_files.level(whole) == expected(ramp(8))
   np.testing.assert_array_equal(video_io.read_clip(path, 4, 3), whole[4:7])
   np.testing.assert_array_equal(
     video_io.read_clip(path, 8, 4, fps=10), whole[[4, 4, 4, 5]]
@@ -146,7 +146,7 @@ def test_variable_rate_counts_frames_and_resamples_by_time(tmp_path):
 def test_read_frames_holds_few_pictures(tmp_path):
   path = tmp_path / "a.mp4"
   frames = 90
-  picture = fixtures_video.pictures(1, 240, 320)[0]
+  picture = video_files.pictures(1, 240, 320)[0]
   video_write.write_video(path, (picture for _ in range(frames)), 25)
   video_io.probe(path)
   tracemalloc.start()
@@ -158,7 +158,7 @@ def test_read_frames_holds_few_pictures(tmp_path):
 
 
 def test_images_are_videos_of_one_frame(tmp_path):
-  picture = fixtures_video.pictures(1)[0]
+  picture = video_files.pictures(1)[0]
   path = tmp_path / "a.png"
   PIL.Image.fromarray(picture).save(path)
   assert video_io.probe(path) == video_io.Info(64, 48, Fraction(1), 1, 0, False)
@@ -201,7 +201,7 @@ def test_unreadable_files_are_named(tmp_path):
   image = tmp_path / "image.png"
   image.write_text("not an image")
   headless = tmp_path / "headless.mp4"
-  fixtures_video.write(headless, ramp(20))
+  video_files.write(headless, ramp(20))
   cut(headless, 0.5)
   for path in (text, empty, image, headless, tmp_path / "absent.mp4"):
     with pytest.raises(OSError, match=path.name):
@@ -212,7 +212,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_truncated_file_with_an_index_is_noticed(tmp_path):
   path = tmp_path / "cut.mp4"
-  fixtures_video.write(path, ramp(60), faststart=True, gop=10)
+  video_files.write(path, ramp(60), faststart=True, gop=10)
   cut(path, 0.6)
   assert video_io.probe(path).frames == 60
   assert video_io.read_clip(path, 0, 3).shape[0] == 3
@@ -237,7 +237,7 @@ def test_sound_is_reported(tmp_path):
     container.mux(sound.encode(frame))
     container.mux(sound.encode(None))
   assert video_io.probe(path).has_audio
-  fixtures_video.write(tmp_path / "b.mp4", ramp(4))
+  video_files.write(tmp_path / "b.mp4", ramp(4))
   assert not video_io.probe(tmp_path / "b.mp4").has_audio
 
 

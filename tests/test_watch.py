@@ -5,8 +5,8 @@ import time
 
 import numpy as np
 import pytest
-import toy_loop
 
+from helpers import toy_training
 from magvit_jax import sharding
 from magvit_jax.files import paths
 from magvit_jax.monitoring import (
@@ -142,13 +142,13 @@ def test_a_run_that_stands_still_says_so_and_goes_on(
 
   monkeypatch.setattr(sharding, "put_batch", slow)
   seconds = dict(stall_seconds=0.2, compile_seconds=0.0, spike=0.0)
-  assert toy_loop.train(tmp_path, watch=seconds)["step"] == 6
+  assert toy_training.train(tmp_path, watch=seconds)["step"] == 6
   out = capsys.readouterr().out
   assert "step 2: no progress for 0 s: waiting for a batch; " in out
   assert "in slow\n" in (tmp_path / "stall_2.txt").read_text()
   assert {"start", "stall", "goes_on", "ended"} == set(kinds(tmp_path))
   with pytest.raises(ValueError, match="stall_seconds is -1.0; it must be 0"):
-    toy_loop.train(tmp_path / "w", watch=seconds | dict(stall_seconds=-1.0))
+    toy_training.train(tmp_path / "w", watch=seconds | dict(stall_seconds=-1.0))
 
 
 def test_wrong_seconds_are_refused():

@@ -1,6 +1,6 @@
 """What one of two processes does, for test_processes.py and test_meshes.py.
 
-python tests/process_run.py WHAT FOLDER PORT INDEX
+cd tests && python -m helpers.two_processes WHAT FOLDER PORT INDEX
 """
 
 import json
@@ -12,15 +12,14 @@ import subprocess
 import sys
 import time
 
-import mesh_run
 import pytest
-import toy_loop
 
+from helpers import TESTS, mesh_training, toy_training
 from magvit_jax import sharding
 from magvit_jax.distributed import clusters, initialize, processes
 from magvit_jax.training import loop
 
-FLAGS = mesh_run.XLA_FLAGS.replace("count=8", "count=4")
+FLAGS = mesh_training.XLA_FLAGS.replace("count=8", "count=4")
 # Whole arrays lie on both of them.
 RUN = dict(
   batch=8,
@@ -32,7 +31,7 @@ RUN = dict(
 )
 
 
-def start(what, folder, count=2, script=__file__):
+def start(what, folder, count=2, module="helpers.two_processes"):
   """Starts `count` processes; their outputs are in FOLDER/WHAT-INDEX.txt."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -40,13 +39,12 @@ def start(what, folder, count=2, script=__file__):
   env = os.environ | {"XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
   # Both would write the same entries at once.
   env["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-  own = [sys.executable, script, what, str(folder), str(port)]
+  own = [sys.executable, "-m", module, what, str(folder), str(port)]
   running = []
   for index in range(count):
     with (folder / f"{what}-{index}.txt").open("w") as out:
-      running.append(
-        subprocess.Popen([*own, f"{index}"], env=env, stdout=out, stderr=out)
-      )
+      to = dict(cwd=TESTS, env=env, stdout=out, stderr=out)
+      running.append(subprocess.Popen([*own, f"{index}"], **to))
   return running
 
 
@@ -62,14 +60,16 @@ def end(running, seconds=500):
 
 
 def train(folder, **changes):
-  return toy_loop.train(folder, **{**RUN, **changes})
+  return toy_training.train(folder, **{**RUN, **changes})
 
 
 def meshes(folder, index):
   """Both stages on a mesh over two processes."""
-  for make in (mesh_run.generator, mesh_run.tokenizer):
+  for make in (mesh_training.generator, mesh_training.tokenizer):
     path = folder / f"{make.__name__}-two.json"
-    out = mesh_run.train(*make(), mesh_run.TWO, path.with_suffix(".npz"))
+    out = mesh_training.train(
+      *make(), mesh_training.TWO, path.with_suffix(".npz")
+    )
     if index == 0:
       path.write_text(json.dumps(out))
 
@@ -78,7 +78,7 @@ def runs(folder, index):
   """A run, one that SIGTERM cuts in two, and one that loses a process."""
   told = {"title": processes.title()}
   with pytest.raises(ValueError) as refused:
-    facts = processes.facts(toy_loop.config(seed=index), resume="auto")
+    facts = processes.facts(toy_training.config(seed=index), resume="auto")
     facts["code"]["here.py"] = index
     processes.agree("what to run", facts)
   told["refused"] = str(refused.value)
@@ -123,11 +123,11 @@ def slow(patch, index, number):
 def unreadable(folder, index):
   """Process 1 finds a file that it cannot read, and may not replace it."""
 
-  class Source(toy_loop.ToySource):
+  class Source(toy_training.ToySource):
     on_corrupt = "raise"
 
-  cfg = toy_loop.config(**RUN)
-  parts = toy_loop.parts(cfg, width=8)
+  cfg = toy_training.config(**RUN)
+  parts = toy_training.parts(cfg, width=8)
   parts = parts._replace(train=Source(10, broken=index == 1))
   loop.run(cfg, folder / "unreadable", parts=parts)
 

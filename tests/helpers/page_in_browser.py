@@ -1,7 +1,7 @@
 """Uses the page of `serve` in headless Chromium, as a person would.
 
-  python tests/browser_serve.py --workdir=runs/digits/ten --shots=/tmp/shots \\
-    --video=clip.mp4
+  cd tests && python -m helpers.page_in_browser --shots=/tmp/shots \\
+    --workdir=../runs/digits/ten --video=../clip.mp4
 
 Uploads a video, reads the figures, asks for each verb that a generator has (a
 box is drawn with the mouse), uploads files that are no video, and keeps a

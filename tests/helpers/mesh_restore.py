@@ -1,6 +1,6 @@
 """What two processes save and restore on meshes, for test_restore.py.
 
-python tests/restore_run.py WHAT FOLDER PORT INDEX
+cd tests && python -m helpers.mesh_restore WHAT FOLDER PORT INDEX
 """
 
 import json

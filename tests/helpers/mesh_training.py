@@ -1,6 +1,6 @@
 """Trains on 8 fake devices and writes what came of it, for test_meshes.py.
 
-python tests/mesh_run.py FOLDER
+cd tests && python -m helpers.mesh_training FOLDER
 """
 
 import json
@@ -12,9 +12,8 @@ import sys
 import jax
 import numpy as np
 import test_stage_tokenizer
-import tiny_generator
-import toy_loop
 
+from helpers import tiny_generator, toy_training
 from magvit_jax import sharding, tokenizers, tree_utils
 from magvit_jax.distributed import processes
 from magvit_jax.training import loop
@@ -152,11 +151,11 @@ def stages(folder):
 def through_the_loop(folder):
   """A whole run, and one that goes on from its step 2 on another mesh."""
   whole, other = folder / "whole", folder / "other"
-  toy_loop.train(whole, steps=4, **LOOP)
+  toy_training.train(whole, steps=4, **LOOP)
   shutil.copytree(whole, other)
   shutil.rmtree(other / "checkpoints" / "4")
   (other / "DONE").unlink()
-  toy_loop.train(other, "force", steps=4, **{**LOOP, "mesh": OTHER})
+  toy_training.train(other, "force", steps=4, **{**LOOP, "mesh": OTHER})
 
 
 def main(folder):

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tiny_generator
 
+from helpers import tiny_generator
 from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.files import workdirs

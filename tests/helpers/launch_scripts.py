@@ -5,7 +5,9 @@ import shlex
 import shutil
 import subprocess
 
-LAUNCH = pathlib.Path(__file__).resolve().parent.parent / "launch"
+from helpers import TESTS
+
+LAUNCH = TESTS.parent / "launch"
 TOOLS = (
   *(
     "basename",
