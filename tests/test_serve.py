@@ -14,6 +14,7 @@ from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checkpointer, checksum
 from magvit_jax.data import transforms, video_io
 from magvit_jax.files import workdirs
+from magvit_jax.inference import edit_tasks
 from magvit_jax.metrics import psnr
 from magvit_jax.serve import edits, films, looks, markup, models, uploads
 from magvit_jax.stages import TrainState
@@ -200,8 +201,8 @@ def test_classes_and_tasks_by_name(ready):
   np.testing.assert_array_equal(shown["made, sample 2"], as_api(expected[1]))
   assert "original" not in shown
   choices = edits.choices(gen)
-  assert list(choices) == [*edits.VERBS, *gen.tasks]
-  read = [name for name in choices if edits.reads_label(gen, name)]
+  assert list(choices) == [*edit_tasks.VERBS, *gen.tasks]
+  read = [name for name in choices if edit_tasks.takes_label(gen.model, name)]
   assert read == ["predict", "class_cond", "told"]
   assert not edits.reads_clip(gen, "class_cond")
   assert edits.reads_clip(gen, "told") and edits.reads_clip(gen, "inpaint")

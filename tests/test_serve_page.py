@@ -11,6 +11,7 @@ import pytest
 
 from helpers import untrained_generator, video_files
 from magvit_jax.data import transforms, video_io
+from magvit_jax.inference import edit_tasks
 from magvit_jax.serve import edits, markup, models, page, uploads
 
 LIMITS = uploads.Limits(megabytes=0.5, seconds=1)
@@ -141,4 +142,4 @@ def test_one_job_runs_at_a_time(ready, folder):
   assert {fn.concurrency_id for fn in queued} == {"models"}
   assert {fn.concurrency_limit for fn in queued} == {1}
   assert {fn.api_name for fn in queued} == {"look", "edit"}
-  assert set(edits.VERBS) <= set(edits.choices(ready.generator))
+  assert set(edit_tasks.VERBS) <= set(edits.choices(ready.generator))

@@ -28,10 +28,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from magvit_jax import messages
-from magvit_jax.data import transforms, video_write
+from magvit_jax.data import transforms, video_io, video_write
 from magvit_jax.files import paths, token_file
-from magvit_jax.inference import long_video, prompts, sample_inputs, sampler
+from magvit_jax.inference import (
+  edit_tasks,
+  long_video,
+  prompts,
+  sample_inputs,
+  sampler,
+)
 from magvit_jax.report import sheets, steps
 
 FPS = Fraction(8)  # of what has no input to take it from
@@ -41,16 +46,9 @@ MAX_ROWS = 24  # of the contact sheet
 COLUMNS = 9
 PICTURES = ("sheet.png", "steps.png")
 ENDS = (".mp4", ".npz", "-*.npz")  # of the files of a sample
-# What each kind of task reads; `sample` and `clip` are tasks by name.
-READS = {
-  "sample": ("label", "frames"),
-  "predict": ("input", "fit", "given", "frames", "label"),
-  "interpolate": ("input", "fit", "given"),
-  "outpaint": ("input", "size"),
-  "inpaint": ("input", "fit", "mask", "box"),
-  "clip": ("input", "fit", "frames", "label"),
-}
-FLAGS = tuple(dict.fromkeys(flag for reads in READS.values() for flag in reads))
+# The flags of the inputs of edit_tasks.py; --fit goes with a --input whose size
+# is that of a clip.
+FLAGS = ("input", "fit", "given", "frames", "label", "size", "mask", "box")
 
 
 class Job(NamedTuple):
@@ -80,7 +78,7 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   _check_outputs(args)
   gen = sampler.load_generator(args.workdir, step=args.step)
-  kind = _kind(gen, args.task)
+  kind = edit_tasks.kind(gen.model, args.task)
   _check_flags(kind, args)
   job = _job(gen, kind, args)
   rows = [*job.rows, *_write(gen, job, args)]
@@ -195,34 +193,27 @@ def _check_outputs(args: argparse.Namespace) -> None:
     )
 
 
-def _kind(gen: Any, task: str) -> str:
-  """The key of READS for a task."""
-  if task in gen.tasks:
-    return "clip" if gen.tasks[task].seen.any() else "sample"
-  verbs = [kind for kind in READS if kind not in ("sample", "clip")]
-  if task in verbs:
-    return task
-  known = [*gen.tasks, *verbs]
-  raise ValueError(
-    f"the checkpoint was not trained for --task={task}"
-    f"{messages.suggest(task, known)}; its tasks are {', '.join(gen.tasks)}, "
-    f"and the verbs {', '.join(verbs)} find one of them"
-  )
+def _flags(kind: str) -> tuple[str, ...]:
+  """The flags that a kind of task reads."""
+  names = {"video": ("input",) if kind == "outpaint" else ("input", "fit")}
+  inputs = edit_tasks.INPUTS[kind]
+  return tuple(flag for name in inputs for flag in names.get(name, (name,)))
 
 
 def _check_flags(kind: str, args: argparse.Namespace) -> None:
   """Refuses flags that the task does not read, and asks for its input."""
+  read = _flags(kind)
   unread = [
     f"--{flag}"
     for flag in FLAGS
-    if flag not in READS[kind] and getattr(args, flag) not in (None, False)
+    if flag not in read and getattr(args, flag) not in (None, False)
   ]
   if unread:
     raise ValueError(
       f"--task={args.task} does not read {' and '.join(unread)}; leave them "
-      f"out (it reads {', '.join(f'--{flag}' for flag in READS[kind])})"
+      f"out (it reads {', '.join(f'--{flag}' for flag in read)})"
     )
-  if "input" in READS[kind] and args.input is None:
+  if "input" in read and args.input is None:
     raise ValueError(
       f"--task={args.task} is given a clip; name it with --input=clip.mp4"
     )
@@ -231,10 +222,20 @@ def _check_flags(kind: str, args: argparse.Namespace) -> None:
 def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
   """Reads what there is to read and checks what can be checked."""
   rows, clip, info = [], None, None
-  if kind == "sample":
-    prompt = prompts.by_task(gen.model, args.task)
-  else:
-    prompt, clip, info = _PROMPTS[kind](gen, args)
+  mask = None
+  if kind != "sample":
+    clip, info = _read(gen, kind, args)
+  if args.mask:
+    mask = sample_inputs.read_mask(args.mask, info, gen.shape, args.fit)
+  prompt = edit_tasks.prompt(
+    gen.model,
+    args.task,
+    clip,
+    labelled=args.label is not None,
+    given=args.given,
+    mask=mask,
+    box=args.box,
+  )
   given = prompts.prefix(prompt.tables)
   if clip is not None and clip.shape == gen.shape:
     rows.append(_row("input", clip, given))
@@ -255,49 +256,17 @@ def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
   )
 
 
-def _clip(gen, args):
-  given = args.task in gen.tasks and prompts.prefix(gen.tasks[args.task])
-  least = given or gen.shape[0]
-  clip, info = sample_inputs.read_start(args.input, gen.shape, least, args.fit)
-  return prompts.by_task(gen.model, args.task, clip), clip, info
-
-
-def _predict(gen, args):
-  told = args.label is not None
-  tasks = prompts.by_frames(gen.model, prompts.prefix, told)
-  given = prompts.choose(gen.model, tasks, args.given, "predict frames")
-  clip, info = sample_inputs.read_start(args.input, gen.shape, given, args.fit)
-  return prompts.predict(gen.model, clip, given, told), clip, info
-
-
-def _interpolate(gen, args):
-  tasks = prompts.by_frames(gen.model, prompts.ends)
-  given = prompts.choose(gen.model, tasks, args.given, "interpolate")
-  clip, info = sample_inputs.read_ends(args.input, gen.shape, given, args.fit)
-  return prompts.interpolate(gen.model, clip, given), clip, info
-
-
-def _outpaint(gen, args):
-  clip, info = sample_inputs.read_inner(args.input, gen.shape, args.size)
-  return prompts.outpaint(gen.model, clip), clip, info
-
-
-def _inpaint(gen, args):
-  t = gen.shape[0]
-  clip, info = sample_inputs.read_start(args.input, gen.shape, t, args.fit)
-  mask = args.mask and sample_inputs.read_mask(
-    args.mask, info, gen.shape, args.fit
-  )
-  return prompts.inpaint(gen.model, clip, mask, args.box), clip, info
-
-
-_PROMPTS = {
-  "clip": _clip,
-  "predict": _predict,
-  "interpolate": _interpolate,
-  "outpaint": _outpaint,
-  "inpaint": _inpaint,
-}
+def _read(
+  gen: Any, kind: str, args: argparse.Namespace
+) -> tuple[np.ndarray, video_io.Info]:
+  """What a kind of task reads of --input, and what its file holds."""
+  path, shape = args.input, gen.shape
+  if kind == "outpaint":
+    return sample_inputs.read_inner(path, shape, args.size)
+  frames = edit_tasks.frames_needed(gen.model, args.task, args.given)
+  if kind == "interpolate":
+    return sample_inputs.read_ends(path, shape, frames // 2, args.fit)
+  return sample_inputs.read_start(path, shape, frames, args.fit)
 
 
 def _row(name: str, video: np.ndarray, given: int = 0) -> sheets.Row:

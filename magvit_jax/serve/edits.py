@@ -8,12 +8,10 @@ import numpy as np
 
 from magvit_jax import messages
 from magvit_jax.data import transforms
-from magvit_jax.inference import prompts
+from magvit_jax.inference import edit_tasks, prompts
 from magvit_jax.report import steps
 from magvit_jax.serve import uploads
-from magvit_jax.tasks import regions
 
-# What is asked for in words; every task of a checkpoint can be asked for, too.
 VERBS = {
   "predict": "predict what comes next",
   "interpolate": "interpolate between the ends",
@@ -65,33 +63,18 @@ class Edit(NamedTuple):
 
 def choices(gen: Any) -> dict[str, str]:
   """What can be asked of a `Sampler`: each task with what is said of it."""
-  parts = _fills_parts(gen)
-  can = {
-    "predict": bool(gen.given_frames()),
-    "interpolate": bool(prompts.by_frames(gen.model, prompts.ends)),
-    "inpaint": parts,
-    "outpaint": parts,
-  }
-  verbs = {name: VERBS[name] for name in VERBS if can[name]}
+  verbs = {name: VERBS[name] for name in edit_tasks.served_verbs(gen.model)}
   return verbs | {name: f"task {name}" for name in gen.tasks}
 
 
 def reads_clip(gen: Any, task: str) -> bool:
-  """Whether a task is given something of a video."""
-  return task not in gen.tasks or bool(gen.tasks[task].seen.any())
+  """True for a task that is given a part of a video."""
+  return "video" in edit_tasks.INPUTS[edit_tasks.kind(gen.model, task)]
 
 
 def reads_box(task: str) -> bool:
-  """Whether a box says what is given."""
+  """True for a task whose known part of the video is drawn as a box."""
   return task in ("inpaint", "outpaint")
-
-
-def reads_label(gen: Any, task: str) -> bool:
-  """Whether a class may be given with a task."""
-  if task in gen.tasks:
-    return bool(gen.tasks[task].label)
-  told = [own for own in gen.tasks.values() if own.label]
-  return task == "predict" and any(prompts.prefix(own) for own in told)
 
 
 def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
@@ -110,7 +93,7 @@ def edit(gen: Any, clip: uploads.Clip | None, wish: Wish) -> Edit:
     raise ValueError(f"samples is {wish.num}; it must be 1 to {MOST}")
   video = _part(gen, clip, wish) if reads_clip(gen, wish.task) else None
   prompt = _prompt(gen, video, wish)
-  label = wish.label if reads_label(gen, wish.task) else None
+  label = wish.label if edit_tasks.takes_label(gen.model, wish.task) else None
   labels = gen.label_numbers(label, wish.num, prompt.task)
   ids = gen.complete(prompt, labels, seed=wish.seed, **wish.method)
   made = transforms.to_uint8(gen.decode(ids))
@@ -128,7 +111,7 @@ def _part(gen: Any, clip: uploads.Clip | None, wish: Wish) -> np.ndarray:
     raise ValueError("this task is given a video: upload one first")
   first, most = int(wish.start * clip.fps), gen.shape[0]
   video = clip.fitted[first : first + most]
-  need = _needs(gen, wish.task)
+  need = edit_tasks.frames_needed(gen.model, wish.task)
   if len(video) < need:
     raise ValueError(
       f"{clip.name} has {len(video)} frames from {wish.start:g} s on, of the "
@@ -138,47 +121,28 @@ def _part(gen: Any, clip: uploads.Clip | None, wish: Wish) -> np.ndarray:
   return video
 
 
-def _needs(gen: Any, task: str) -> int:
-  """How many frames a task reads at least."""
-  model = gen.model
-  if task in gen.tasks:
-    return prompts.prefix(gen.tasks[task]) or gen.shape[0]
-  if task == "predict":
-    return min(prompts.by_frames(model, prompts.prefix))
-  if task == "interpolate":
-    return 2 * min(prompts.by_frames(model, prompts.ends))
-  return gen.shape[0]
-
-
 def _prompt(gen: Any, video: np.ndarray | None, wish: Wish) -> prompts.Prompt:
-  """The condition clip, made by editing.py."""
-  model = gen.model
-  if wish.task in gen.tasks:
-    return prompts.by_task(model, wish.task, video)
-  if wish.task == "predict":
-    return prompts.predict(model, video, None, wish.label is not None)
-  if wish.task == "interpolate":
-    return prompts.interpolate(model, video, None)
-  if wish.box is None:
+  """The condition clip; a box is what 'inpaint' makes, or 'outpaint' keeps."""
+  mask = None
+  if reads_box(wish.task):
+    mask = _in_box(wish.box, gen.shape[1:3])
+    mask = mask if wish.task == "inpaint" else ~mask
+  labelled = wish.label is not None
+  return edit_tasks.prompt(
+    gen.model, wish.task, video, labelled=labelled, mask=mask
+  )
+
+
+def _in_box(box: tuple[float, ...] | None, size: tuple[int, int]) -> np.ndarray:
+  """bool [h w], the pixels in a box that is given in parts of the frame."""
+  if box is None:
     raise ValueError("draw a box on the picture first")
-  h, w = model.shape[1:3]
-  sides = np.clip(wish.box, 0, 1) * (h, w, h, w)
+  h, w = size
+  sides = np.clip(box, 0, 1) * (h, w, h, w)
   top, left, bottom, right = (round(float(side)) for side in sides)
-  mask = np.zeros((h, w), bool)
-  mask[top:bottom, left:right] = True
-  if wish.task == "outpaint":
-    mask = ~mask
-  return prompts.inpaint(model, video, mask)
-
-
-def _fills_parts(gen: Any) -> bool:
-  """Whether a checkpoint was trained to fill in parts of frames."""
-  middle = regions.central(gen.shape)
-  try:
-    prompts.serve(gen.model, ~middle)
-  except ValueError:
-    return False
-  return True
+  inside = np.zeros((h, w), bool)
+  inside[top:bottom, left:right] = True
+  return inside
 
 
 def _given(prompt: prompts.Prompt) -> np.ndarray:

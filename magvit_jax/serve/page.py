@@ -19,6 +19,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio as gr  # noqa: E402
 import PIL.Image  # noqa: E402
 
+from magvit_jax.inference import edit_tasks
 from magvit_jax.report.page import data_uri  # noqa: E402
 from magvit_jax.serve import edits, films, looks, markup, models, uploads  # noqa: E402
 
@@ -244,7 +245,7 @@ def _generator(gen: Any, clip: gr.State) -> gr.HTML:
         [NO_CLASS, *gen.labels],
         value=NO_CLASS,
         label="Class",
-        visible=edits.reads_label(gen, first),
+        visible=edit_tasks.takes_label(gen.model, first),
       )
       box = gr.HTML(
         None,
@@ -301,7 +302,7 @@ def _generator(gen: Any, clip: gr.State) -> gr.HTML:
 
   def chosen(task):
     return (
-      gr.Dropdown(visible=edits.reads_label(gen, task)),
+      gr.Dropdown(visible=edit_tasks.takes_label(gen.model, task)),
       gr.HTML(visible=_here(edits.reads_box(task))),
       gr.Number(visible=edits.reads_clip(gen, task)),
     )
