@@ -1,8 +1,9 @@
 """Find and build components: the name in a config is the file name.
 
-Every file of a family defines one fixed symbol (`SYMBOLS`). A new component is
-a new file; nothing has to be registered. Files of your own may lie elsewhere:
-see `add_folder`.
+A family is a folder of the package ('convert.nets' is convert/nets). Each of
+its files defines one fixed symbol (`SYMBOLS`). A new component is a new file;
+nothing has to be registered. Files of your own may lie elsewhere: see
+`add_folder`.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import inspect
 import os
 import pathlib
 import re
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +26,11 @@ SYMBOLS = {
   "tokenizers": "Backbone",
   "discriminators": "Discriminator",
   "transformers": "Transformer",
-  "reducers": "Reducer",
   "nets": "Net",
-  "convert": "convert",
+  "convert.nets": "convert",
+  "convert.tokenizers": "convert",
   "tasks": "Task",
   "metrics": "Metric",
-  "protocols": "Protocol",
   "data": "Source",
   "generators": "make",
   "stages": "make",
@@ -91,8 +92,6 @@ def _folders(family: str) -> list[pathlib.Path]:
 
 def _package(family: str) -> list[str]:
   """The search path of the package of a family."""
-  if not (pathlib.Path(__file__).parent / family).is_dir():
-    return []
   return importlib.import_module(f"magvit_jax.{family}").__path__
 
 
@@ -102,14 +101,18 @@ def load(family: str, name: str) -> Any:
   Raises:
     KeyError: the family has no such component; the message lists them.
   """
+  return getattr(load_module(family, name), symbol(family))
+
+
+def load_module(family: str, name: str) -> types.ModuleType:
+  """The module of a component; errors as those of `load`."""
   known = names(family)
   if name not in known:
     raise KeyError(
       f"{family} has no {name!r}{messages.suggest(name, known)}; "
       f"there are {', '.join(known)}"
     )
-  module = importlib.import_module(f"magvit_jax.{family}.{name}")
-  return getattr(module, symbol(family))
+  return importlib.import_module(f"magvit_jax.{family}.{name}")
 
 
 def build(family: str, cfg: Mapping[str, Any], **extra: Any) -> Any:

@@ -1,6 +1,5 @@
 """`convert`: public weights in, a checked file of our names out."""
 
-import importlib
 import json
 import pickle
 import sys
@@ -12,10 +11,16 @@ from parity import perceptual as peer
 
 from magvit_jax import registry, tree_utils
 from magvit_jax.__main__ import main
-from magvit_jax.convert import UNKNOWN, vgg16_lpips
+from magvit_jax.convert.nets import vgg16_lpips
+from magvit_jax.convert.public_file import UNKNOWN
 from magvit_jax.files import weight_file
 
-sources = registry.names("convert")
+FAMILIES = ("convert.nets", "convert.tokenizers")
+SOURCES = {
+  name: registry.load_module(family, name)
+  for family in FAMILIES
+  for name in registry.names(family)
+}
 
 
 class Tensor:
@@ -73,10 +78,6 @@ def files(tmp_path_factory):
   return folder / "vgg16-397923af.pth", folder / "vgg.pth"
 
 
-def public_files(name):
-  return importlib.import_module(f"magvit_jax.convert.{name}").FILES.items()
-
-
 def verb(*flags):
   return main(["convert", "--from=vgg16_lpips", *map(str, flags)])
 
@@ -131,15 +132,15 @@ def test_wrong_inputs_are_named(torch, files, tmp_path, capsys):
   found = error(one, linear, f"--input={other}", out)
   assert "1 unknown arrays: net/head/bias" in found
   assert main(["convert", "--from=vgg", out]) == 2
-  assert "convert has no 'vgg'" in capsys.readouterr().err
+  assert "--from is 'vgg'" in capsys.readouterr().err
   assert not (tmp_path / "o.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", sources)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_source_says_what_it_converts(name, capsys):
   assert main(["convert", f"--from={name}"]) == 0
   said = capsys.readouterr().out
-  for file, about in public_files(name):
+  for file, about in SOURCES[name].FILES.items():
     assert file in said and about.url in said and about.sha256 in said
     assert about.sha256 == UNKNOWN or len(about.sha256) >= 8
   assert said.startswith(name)
@@ -168,3 +169,7 @@ def test_other_files_of_weights_are_refused(tmp_path):
   for bad, text in ((np.inf, "not finite"), (3, "weights are floats")):
     with pytest.raises(ValueError, match=text):
       weight_file.fit({"a": np.asarray(bad)}, {"a": np.zeros(())}, "weights")
+
+
+def test_a_name_is_that_of_one_source():
+  assert len(SOURCES) == sum(len(registry.names(f)) for f in FAMILIES)

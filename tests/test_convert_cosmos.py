@@ -15,7 +15,8 @@ from helpers.convert_checks import (
   check_shapes,
 )
 from magvit_jax.__main__ import main
-from magvit_jax.convert import cosmos, folder, reading, torchscript
+from magvit_jax.convert import reading, tokenizer_folder, torchscript
+from magvit_jax.convert.tokenizers import cosmos
 from magvit_jax.tokenizers.cosmos import Backbone
 
 # Arrays of convolutions that the public nets hold and do not use.
@@ -62,7 +63,7 @@ def test_files_become_a_folder_that_opens(tmp_path, monkeypatch, capsys):
   assert f"load_tokenizer({str(out)!r})" in capsys.readouterr().out
   tok = magvit_jax.load_tokenizer(out)
   assert (tok.strides, tok.sizes, tok.causal) == ((4, 8, 8), (64000,), True)
-  found = folder.read(out)[1]
+  found = tokenizer_folder.read(out)[1]
   assert found.keys() == arrays.keys()
   for key, array in arrays.items():
     np.testing.assert_array_equal(found[key], array)

@@ -9,7 +9,8 @@ from parity import magvit_tokenizer as peer
 
 import magvit_jax
 from magvit_jax.__main__ import main
-from magvit_jax.convert import Model, folder, magvit, reading
+from magvit_jax.convert import reading, tokenizer_folder
+from magvit_jax.convert.tokenizers import Model, magvit
 from magvit_jax.files import weight_file
 
 TINY = Model(
@@ -96,7 +97,7 @@ def test_a_tokenizer_of_ours_goes_back_as_it_came(place, public):
 @pytest.mark.parametrize("name", ["ucf101_B", "bair_L"])
 def test_published_nets_have_the_official_names_and_shapes(golden, name):
   stage = magvit.MODELS[name].config["stage"]
-  found = folder.public_shapes(magvit, stage)
+  found = tokenizer_folder.public_shapes(magvit, stage)
   shapes = {name: list(leaf.shape) for name, leaf in found.items()}
   assert shapes == json.loads(str(golden["full"]))[name]
 
@@ -141,7 +142,7 @@ def test_other_files_and_tokenizers_are_refused(place, public, capsys):
   there = "--from=magvit", "--model=tiny", given, f"--out={place}"
   assert "nothing is ever overwritten" in error(*there)
   file = f"--out={place / 'none.safetensors'}"
-  assert "no layout of a tokenizer" in error(
+  assert "--to is 'resnet50'" in error(
     "--from=ours", "--to=resnet50", given, file
   )
   assert "give --input=DIR once" in error("--from=ours", "--to=magvit", file)

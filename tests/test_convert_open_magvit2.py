@@ -9,7 +9,8 @@ from parity import open_magvit2 as peer
 
 import magvit_jax
 from magvit_jax.__main__ import main
-from magvit_jax.convert import Model, folder, open_magvit2
+from magvit_jax.convert import tokenizer_folder
+from magvit_jax.convert.tokenizers import Model, open_magvit2
 from magvit_jax.files import weight_file
 from magvit_jax.tokenizers import open_magvit2 as backbone
 
@@ -95,7 +96,7 @@ def test_a_tokenizer_of_ours_goes_back_as_it_came(converted, public):
 
 def test_the_published_net_has_the_public_names_and_shapes(golden):
   model = open_magvit2.MODELS["ucf101"]
-  found = folder.public_shapes(open_magvit2, model.config["stage"])
+  found = tokenizer_folder.public_shapes(open_magvit2, model.config["stage"])
   shapes = {name: list(leaf.shape) for name, leaf in found.items()}
   assert shapes == json.loads(str(golden["full"])) and len(shapes) == 283
 

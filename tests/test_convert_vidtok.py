@@ -10,7 +10,7 @@ from helpers.convert_checks import (
   check_refused,
   check_shapes,
 )
-from magvit_jax.convert import vidtok
+from magvit_jax.convert.tokenizers import vidtok
 
 names = pytest.mark.parametrize("name", peer.CLIPS)
 

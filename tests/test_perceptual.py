@@ -29,7 +29,7 @@ def golden():
 def converted(golden, source, loss):
   """The drawn public weights of a source, through `convert`, as a tree."""
   shapes = json.loads(str(golden["shapes"]))[source]
-  module = importlib.import_module(f"magvit_jax.convert.{source}")
+  module = importlib.import_module(f"magvit_jax.convert.nets.{source}")
   arrays = module.convert(peer.drawn({k: tuple(s) for k, s in shapes.items()}))
   return weight_file.fit(arrays, loss.abstract(), source)
 
@@ -103,7 +103,7 @@ def test_the_logit_loss_equals_magvits(golden):
 
 def test_the_whole_resnet50_has_the_names_and_shapes_of_the_public_one(golden):
   shapes = json.loads(str(golden["shapes"]))["resnet50_whole"]
-  source = importlib.import_module("magvit_jax.convert.resnet50")
+  source = importlib.import_module("magvit_jax.convert.nets.resnet50")
   found = source.convert(
     {k: np.zeros(s, np.float32) for k, s in shapes.items()}
   )

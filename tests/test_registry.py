@@ -7,10 +7,7 @@ import magvit_jax
 from magvit_jax import registry
 
 
-@pytest.mark.parametrize(
-  "family",
-  ["quantizers", "tokenizers", "nets", "metrics", "data", "stages", "convert"],
-)
+@pytest.mark.parametrize("family", registry.SYMBOLS)
 def test_every_file_of_a_family_loads(family):
   names = registry.names(family)
   assert names and list(names) == sorted(names)

@@ -15,17 +15,17 @@ refused.
 """
 
 import argparse
-import importlib
 import pathlib
 import types
 
-from magvit_jax import convert as converting
 from magvit_jax import messages, registry, tree_utils
-from magvit_jax.convert import folder, reading
+from magvit_jax.convert import public_file, reading, tokenizer_folder
+from magvit_jax.convert.tokenizers import Model
 from magvit_jax.export import write as exporting
 from magvit_jax.files import token_file, weight_file
 
 OURS = "ours"
+TOKENIZERS, NETS = "convert.tokenizers", "convert.nets"
 
 
 def main(argv: list[str]) -> int:
@@ -38,25 +38,30 @@ def main(argv: list[str]) -> int:
       f"--from={args.source} --to={args.to}: one of the two must be {OURS!r}; "
       "go through a folder of ours"
     )
-  source = _source(args.source)
-  models = getattr(source, "MODELS", {})
+  messages.check_choice("--from", args.source, _sources())
+  whole = args.source in registry.names(TOKENIZERS)
+  source = registry.load_module(TOKENIZERS if whole else NETS, args.source)
   if not args.input:
-    print(_about(args.source, source, models))
+    print(_about(args.source, source, source.MODELS if whole else {}))
     return 0
   for path in args.input:
     # A file that is not there is said so before any is hashed.
     weight_file.check_there(path, "--input")
-  if args.model and not models:
+  if whole:
+    messages.check_choice("--model", args.model, source.MODELS)
+    _to_tokenizer(args, source)
+    return 0
+  if args.model:
     raise ValueError(
       f"--model={args.model}: {args.source} has no tokenizers to choose from; "
       "leave it out"
     )
-  if models:
-    messages.check_choice("--model", args.model, models)
-    _to_tokenizer(args, source)
-  else:
-    _to_net(args, source)
+  _to_net(args, source)
   return 0
+
+
+def _sources() -> tuple[str, ...]:
+  return tuple(sorted(registry.names(TOKENIZERS) + registry.names(NETS)))
 
 
 def _to_net(args: argparse.Namespace, source: types.ModuleType) -> None:
@@ -75,8 +80,10 @@ def _to_tokenizer(args: argparse.Namespace, source: types.ModuleType) -> None:
   """Writes the folder of a tokenizer."""
   out = exporting.check_out(args.out)
   model = source.MODELS[args.model]
-  tree = folder.to_ours(source, _read(args, source), model, _what(args))
-  folder.write(out, model, tree)
+  tree = tokenizer_folder.to_ours(
+    source, _read(args, source), model, _what(args)
+  )
+  tokenizer_folder.write(out, model, tree)
   print(
     f"{args.out}: {tree_utils.count(tree):,} numbers; open it with "
     f"magvit_jax.load_tokenizer({args.out!r})"
@@ -85,28 +92,19 @@ def _to_tokenizer(args: argparse.Namespace, source: types.ModuleType) -> None:
 
 def _to_public(args: argparse.Namespace) -> int:
   """Writes a tokenizer of ours in a public layout."""
-  source = _source(args.to)
-  if not hasattr(source, "public"):
-    raise ValueError(
-      f"--to={args.to}: it is no layout of a tokenizer, and weights are only "
-      "read from it"
-    )
+  messages.check_choice("--to", args.to, registry.names(TOKENIZERS))
+  source = registry.load_module(TOKENIZERS, args.to)
   if len(args.input or ()) != 1:
     raise ValueError(
       f"--from={OURS} reads one folder, and there are {len(args.input or ())}; "
       "give --input=DIR once"
     )
   _check_file(args)
-  stage, arrays = folder.read(args.input[0])
+  stage, arrays = tokenizer_folder.read(args.input[0])
   public = source.public(arrays, stage)
   weight_file.write(args.out, public, {"layout": args.to})
   print(f"{args.out}: {len(public)} arrays in the layout of {args.to}")
   return 0
-
-
-def _source(name: str) -> types.ModuleType:
-  registry.load("convert", name)
-  return importlib.import_module(f"magvit_jax.convert.{name}")
 
 
 def _check_file(args: argparse.Namespace) -> None:
@@ -115,9 +113,11 @@ def _check_file(args: argparse.Namespace) -> None:
   token_file.check_target(args.out, args.overwrite)
 
 
-def _read(args: argparse.Namespace, source: types.ModuleType) -> folder.Arrays:
+def _read(
+  args: argparse.Namespace, source: types.ModuleType
+) -> tokenizer_folder.Arrays:
   for path in args.input:
-    print(converting.checksum_text(path, source.FILES))
+    print(public_file.checksum_text(path, source.FILES))
   return reading.read_all(args.input)
 
 
@@ -126,14 +126,14 @@ def _what(args: argparse.Namespace) -> str:
 
 
 def _about(
-  name: str, source: types.ModuleType, models: dict[str, converting.Model]
+  name: str, source: types.ModuleType, models: dict[str, Model]
 ) -> str:
   """What the source is, its tokenizers and its public files."""
   lines = [f"{name}: {source.__doc__.strip()}", ""]
   if models:
     lines += [f"--model is one of {', '.join(models)}", ""]
   for file, public in source.FILES.items():
-    known = public.sha256 == converting.UNKNOWN or len(public.sha256) == 64
+    known = public.sha256 == public_file.UNKNOWN or len(public.sha256) == 64
     lines += [f"{file}: {public.holds}", f"  {public.url}"]
     lines += [f"  sha256 {public.sha256}{'' if known else '…'}"]
   return "\n".join(lines).rstrip()
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  known = ", ".join(registry.names("convert"))
+  known = ", ".join(_sources())
   parser.add_argument(
     "--from", required=True, dest="source", help=f"{OURS}, or one of {known}"
   )

@@ -3,7 +3,8 @@
 Three levels of factorized causal convolutions on Haar wavelets of the pixels,
 with attention in space and in time at the coarsest level; FSQ of levels
 (8, 8, 8, 5, 5, 5) follows. Read from github.com/NVIDIA/Cosmos-Tokenizer,
-cosmos_tokenizer/modules/layers3d.py; convert/cosmos.py reads its weights.
+cosmos_tokenizer/modules/layers3d.py;
+convert/tokenizers/cosmos.py reads its weights.
 
 One thing differs. The published attention in time sees all earlier frames of a
 clip, whose memory grows without end; here it sees the last `window` latent

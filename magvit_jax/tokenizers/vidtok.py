@@ -3,7 +3,8 @@
 Blocks of 2-D convolutions, each followed by one along time; means and nearest
 frames blended with 3-D convolutions where time is halved and doubled; layer
 norms of each position. Read from github.com/microsoft/VidTok,
-vidtok/modules/model_3dcausal.py; convert/vidtok.py reads its weights.
+vidtok/modules/model_3dcausal.py;
+convert/tokenizers/vidtok.py reads its weights.
 
 The first frame of a clip is repeated until it fills a latent frame of its own,
 and zeros stand before that, so 1+k*st frames become 1+k and no latent depends

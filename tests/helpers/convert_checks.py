@@ -13,7 +13,7 @@ import pytest
 from parity.cosmos import drawn
 
 from magvit_jax import tokenizers
-from magvit_jax.convert import folder
+from magvit_jax.convert import tokenizer_folder
 
 CLOSE = dict(rtol=1e-4, atol=1e-4)
 
@@ -40,7 +40,9 @@ def check_numbers(source, peer, name):
     whole = {key: file[f"{name}/{key}"] for key in ("latents", "ids", "recon")}
   model = peer.model(name)
   stage = model.config["stage"]
-  params = folder.to_ours(source, drawn(source, stage), model, "drawn")
+  params = tokenizer_folder.to_ours(
+    source, drawn(source, stage), model, "drawn"
+  )
   tok = tokenizers.build_tokenizer(stage)
   latents, ids, recon = _coded(tok, params, peer.clip(name))
   assert min(np.std(whole["latents"]), np.std(whole["recon"])) > 0.1
@@ -65,7 +67,9 @@ def check_both_ways(source, model, unused=()):
 def check_shapes(source, peer, name):
   """A published net has the names and shapes that the reference builds."""
   wanted = json.loads((peer.GOLDEN / "names.json").read_text())[name]
-  found = folder.public_shapes(source, source.MODELS[name].config["stage"])
+  found = tokenizer_folder.public_shapes(
+    source, source.MODELS[name].config["stage"]
+  )
   assert {name: list(leaf.shape) for name, leaf in found.items()} == wanted
 
 
@@ -81,5 +85,5 @@ def check_refused(source, model):
   ):
     other = {k: a for k, a in {**state, **change}.items() if a is not None}
     with pytest.raises(ValueError, match="of the wrong network") as error:
-      folder.to_ours(source, other, model, "the file")
+      tokenizer_folder.to_ours(source, other, model, "the file")
     assert text in str(error.value)

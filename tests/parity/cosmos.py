@@ -19,7 +19,8 @@ import tempfile
 
 import numpy as np
 
-from magvit_jax.convert import cosmos, folder, torchscript
+from magvit_jax.convert import tokenizer_folder, torchscript
+from magvit_jax.convert.tokenizers import cosmos
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "cosmos"
 TINY = dict(width=8, multipliers=(2, 2, 4), blocks=1, neck=4)
@@ -43,7 +44,9 @@ def drawn(source, stage):
   """
   rng = np.random.default_rng(0)
   out = {}
-  for name, leaf in sorted(folder.public_shapes(source, stage).items()):
+  for name, leaf in sorted(
+    tokenizer_folder.public_shapes(source, stage).items()
+  ):
     kernel = len(leaf.shape) > 1
     std = 1.5 * np.prod(leaf.shape[1:]) ** -0.5 if kernel else 0.1
     scale = not kernel and name.endswith("weight")

@@ -18,7 +18,7 @@ import typing
 import numpy as np
 from parity.cosmos import drawn
 
-from magvit_jax.convert import vidtok
+from magvit_jax.convert.tokenizers import vidtok
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "vidtok"
 TINY = dict(width=8, blocks=1)

@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-from magvit_jax import convert as converting
-from magvit_jax.convert import resnet50
+from magvit_jax.convert import renaming
+from magvit_jax.convert.nets import resnet50
 from magvit_jax.nets import resnet50 as net
 from magvit_jax.types import PyTree
 
@@ -48,7 +48,7 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   for conv, norm in pairs.values():
     used |= {f"params/{conv}/kernel", *(part.format(norm) for part in NORM)}
   extra = sorted(state.keys() - used)
-  converting.check_names(sorted(used - state.keys()), extra)
+  renaming.check_names(sorted(used - state.keys()), extra)
   out = {f"net/head/{k}": state[f"params/head/{k}"] for k in ("kernel", "bias")}
   for ours, (conv, norm) in pairs.items():
     parts = (state[part.format(norm)] for part in NORM)

@@ -5,8 +5,9 @@ Both files are needed. The classifier's last layers are left out.
 
 import numpy as np
 
-from magvit_jax import convert as converting
-from magvit_jax.convert import PublicFile, Rule
+from magvit_jax.convert import renaming
+from magvit_jax.convert.public_file import PublicFile
+from magvit_jax.convert.renaming import Rule
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import vgg16
 from magvit_jax.types import PyTree
@@ -39,8 +40,8 @@ def names() -> dict[str, Rule]:
   for i, depth in enumerate(vgg16.DEPTHS, 1):
     for j in range(1, depth + 1):
       ours = f"net/conv{i}_{j}"
-      table[f"features.{number}.weight"] = f"{ours}/kernel", converting.conv2d
-      table[f"features.{number}.bias"] = f"{ours}/bias", converting.same
+      table[f"features.{number}.weight"] = f"{ours}/kernel", renaming.conv2d
+      table[f"features.{number}.bias"] = f"{ours}/bias", renaming.same
       number += 2
     number += 1
     linear = f"lin{i - 1}.model.1.weight"
@@ -50,7 +51,7 @@ def names() -> dict[str, Rule]:
 
 def convert(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Arrays of both files -> weights of the loss 'lpips'."""
-  return converting.rename(state, names(), IGNORED)
+  return renaming.rename(state, names(), IGNORED)
 
 
 def shapes() -> PyTree:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import convert as converting
 from magvit_jax import tokenizers, tree_utils
-from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile, TwoWays
+from magvit_jax.convert import renaming
+from magvit_jax.convert.public_file import UNKNOWN, PublicFile
+from magvit_jax.convert.renaming import Change, TwoWays
+from magvit_jax.convert.tokenizers import Model, check_stage
 
 HUB = "https://huggingface.co/microsoft/VidTok/resolve/main/checkpoints/"
 FIXED = {
@@ -82,7 +84,7 @@ def convert(
   ours = tree_utils.named(
     tokenizers.abstract(tokenizers.build_tokenizer(stage))
   )
-  return converting.rename(state, names(ours))
+  return renaming.rename(state, names(ours))
 
 
 def public(
@@ -93,8 +95,8 @@ def public(
   Raises:
     ValueError: a tokenizer that the public code does not have.
   """
-  converting.check_stage("vidtok", stage, FIXED)
-  return converting.rename_back(arrays, names(arrays))
+  check_stage("vidtok", stage, FIXED)
+  return renaming.rename_back(arrays, names(arrays))
 
 
 def names(arrays: Mapping[str, Any]) -> dict[str, TwoWays]:
@@ -102,9 +104,9 @@ def names(arrays: Mapping[str, Any]) -> dict[str, TwoWays]:
   table = {}
   for name, array in arrays.items():
     layer, leaf = public_layer(name)
-    change = converting.same
+    change = renaming.same
     if len(array.shape) == 2:
-      change = converting.point3d
+      change = renaming.point3d
     elif len(array.shape) == 5:
       change = _kernel(layer)
     table[f"{layer}{leaf}"] = name, change
@@ -117,7 +119,7 @@ def _kernel(layer: str) -> Change:
   if part in ("down", "up"):
     return plane
   in_time = part.endswith("_temporal") and ".block." in layer
-  return line if in_time else converting.conv3d
+  return line if in_time else renaming.conv3d
 
 
 def public_layer(name: str) -> tuple[str, str]:

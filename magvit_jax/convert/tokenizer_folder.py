@@ -16,7 +16,7 @@ import numpy as np
 
 from magvit_jax import tokenizers, tree_utils
 from magvit_jax.checkpoints import saved_weights
-from magvit_jax.convert import Model
+from magvit_jax.convert.tokenizers import Model
 from magvit_jax.export import write as exporting
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.types import PyTree

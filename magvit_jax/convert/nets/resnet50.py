@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from magvit_jax import convert as converting
-from magvit_jax.convert import PublicFile
+from magvit_jax.convert import renaming
+from magvit_jax.convert.public_file import PublicFile
 from magvit_jax.losses import perceptual
 from magvit_jax.nets import resnet50
 from magvit_jax.types import PyTree
@@ -60,13 +60,13 @@ def convert(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in state
     if name not in used and not name.endswith(".num_batches_tracked")
   ]
-  converting.check_names(sorted(used - state.keys()), extra)
+  renaming.check_names(sorted(used - state.keys()), extra)
   out = {
-    "net/head/kernel": converting.dense(state["fc.weight"]),
+    "net/head/kernel": renaming.dense(state["fc.weight"]),
     "net/head/bias": state["fc.bias"],
   }
   for ours, (conv, norm) in pairs.items():
-    kernel = converting.conv2d(state[f"{conv}.weight"])
+    kernel = renaming.conv2d(state[f"{conv}.weight"])
     parts = (state[f"{norm}.{part}"] for part in NORM)
     out[f"{ours}/kernel"], out[f"{ours}/bias"] = resnet50.fold(kernel, *parts)
   return out

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import convert as converting
 from magvit_jax import tokenizers, tree_utils
-from magvit_jax.convert import UNKNOWN, Model, PublicFile, TwoWays
+from magvit_jax.convert import renaming
+from magvit_jax.convert.public_file import UNKNOWN, PublicFile
+from magvit_jax.convert.renaming import TwoWays
+from magvit_jax.convert.tokenizers import Model, check_stage
 from magvit_jax.tokenizers.cosmos import STILL
 
 HUB = "https://huggingface.co/nvidia/"
@@ -119,7 +121,7 @@ def convert(
   ours = tree_utils.named(
     tokenizers.abstract(tokenizers.build_tokenizer(stage))
   )
-  return converting.rename(state, names(ours), tuple(unused(stage)))
+  return renaming.rename(state, names(ours), tuple(unused(stage)))
 
 
 def public(
@@ -130,16 +132,16 @@ def public(
   Raises:
     ValueError: a tokenizer that the public code does not have.
   """
-  converting.check_stage("cosmos", stage, FIXED)
+  check_stage("cosmos", stage, FIXED)
   zeros = {
     name: np.zeros(shape, np.float32) for name, shape in unused(stage).items()
   }
-  return converting.rename_back(arrays, names(arrays)) | zeros
+  return renaming.rename_back(arrays, names(arrays)) | zeros
 
 
 def names(arrays: Mapping[str, Any]) -> dict[str, TwoWays]:
   """The public name of each of our arrays, and what happens to its axes."""
-  changes = {5: converting.conv3d, 2: converting.point3d, 1: converting.same}
+  changes = {5: renaming.conv3d, 2: renaming.point3d, 1: renaming.same}
   return {
     public_name(name): (name, changes[len(array.shape)])
     for name, array in arrays.items()

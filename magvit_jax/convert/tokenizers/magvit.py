@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import convert as converting
 from magvit_jax import tokenizers, tree_utils
-from magvit_jax.convert import Change, Model, TwoWays
+from magvit_jax.convert import renaming
+from magvit_jax.convert.renaming import Change, TwoWays
+from magvit_jax.convert.tokenizers import Model, check_stage
 
 FILES = {}
 # Where the weights lie in a checkpoint, best first: the last is of old ones.
@@ -86,7 +87,7 @@ def convert(
   ours = tree_utils.named(
     tokenizers.abstract(tokenizers.build_tokenizer(stage))
   )
-  return converting.rename(state, names(ours, stage))
+  return renaming.rename(state, names(ours, stage))
 
 
 def public(
@@ -99,9 +100,9 @@ def public(
   Raises:
     ValueError: a tokenizer that the official code does not have.
   """
-  converting.check_stage("magvit", stage, FIXED)
+  check_stage("magvit", stage, FIXED)
   kept = {k: a for k, a in arrays.items() if "/buffer_" not in k}
-  return converting.rename_back(kept, names(kept, stage))
+  return renaming.rename_back(kept, names(kept, stage))
 
 
 def names(
@@ -117,7 +118,7 @@ def names(
       counts[kind] = number + 1
       theirs[f"backbone/{part}/{name}"] = f"{part}/{kind}_{number}"
   return {
-    _official(name, theirs): (name, point if name == HEAD else converting.same)
+    _official(name, theirs): (name, point if name == HEAD else renaming.same)
     for name in arrays
   }
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from magvit_jax import convert as converting
 from magvit_jax import tokenizers, tree_utils
-from magvit_jax.convert import UNKNOWN, Change, Model, PublicFile
+from magvit_jax.convert import renaming
+from magvit_jax.convert.public_file import UNKNOWN, PublicFile
+from magvit_jax.convert.renaming import Change
+from magvit_jax.convert.tokenizers import Model, check_stage
 
 FILES = {
   "video_128_262144.ckpt": PublicFile(
@@ -67,8 +69,8 @@ INNER = {
   "shift": "beta",
 }
 CHANGES: dict[tuple[str, int], Change] = {
-  ("kernel", 5): converting.conv3d,
-  ("kernel", 2): converting.dense,
+  ("kernel", 5): renaming.conv3d,
+  ("kernel", 2): renaming.dense,
 }
 
 
@@ -86,7 +88,7 @@ def convert(
   state: Mapping[str, np.ndarray], stage: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Arrays of the state_dict -> those of the backbone open_magvit2."""
-  return converting.rename(
+  return renaming.rename(
     state,
     names(
       tree_utils.named(tokenizers.abstract(tokenizers.build_tokenizer(stage)))
@@ -102,16 +104,16 @@ def public(
   Raises:
     ValueError: a tokenizer of another backbone, or not of LFQ with one id.
   """
-  converting.check_stage("open_magvit2", stage, FIXED)
-  return converting.rename_back(arrays, names(arrays))
+  check_stage("open_magvit2", stage, FIXED)
+  return renaming.rename_back(arrays, names(arrays))
 
 
-def names(arrays: Mapping[str, Any]) -> dict[str, converting.TwoWays]:
+def names(arrays: Mapping[str, Any]) -> dict[str, renaming.TwoWays]:
   """The public name of each of our arrays, and what happens to its axes."""
   return dict(_rule(name, array.ndim) for name, array in arrays.items())
 
 
-def _rule(name: str, axes: int) -> tuple[str, converting.TwoWays]:
+def _rule(name: str, axes: int) -> tuple[str, renaming.TwoWays]:
   """(public name, (our name, change)) of an array with so many axes."""
   _, part, layer, *inner, last = name.split("/")
   for ours, theirs in LAYERS:
@@ -119,9 +121,9 @@ def _rule(name: str, axes: int) -> tuple[str, converting.TwoWays]:
     layer, found = re.subn(f"^{ours}$", theirs.format(level=level), layer)
     if found:
       break
-  change = CHANGES.get((last, axes), converting.same)
+  change = CHANGES.get((last, axes), renaming.same)
   if part == "encoder" and layer.startswith("conv_out") and axes == 2:
-    change = converting.point3d
+    change = renaming.point3d
   last = "bias" if last == "bias" else "weight"
   return ".".join([part, layer, *(INNER[i] for i in inner), last]), (
     name,
