@@ -4,8 +4,6 @@ Leaves named 'buffer_…' (EMA codebooks and the like) are written by the
 component that owns them: here they get no gradient, decay or moments.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,34 +15,17 @@ from magvit_jax.types import Array, PyTree
 # the tables of transformers/bert.py: BERT's recipe decays kernels only.
 UNDECAYED = ("bias", "scale", "embedding", "position")
 
-Schedule = Callable[[Array], Array]  # int32 number of updates -> learning rate
-
-
-def constant(step: Array, *, steps: int) -> Array:
-  """1 at every step."""
-  del steps
-  return jnp.ones_like(step, jnp.float32)
-
-
-def cosine(step: Array, *, steps: int) -> Array:
-  """Half a cosine from 1 at step 0 to 0 at `steps`, 0 after."""
-  share = jnp.clip(jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0)
-  return 0.5 * (1.0 + jnp.cos(jnp.pi * share))
-
-
-def linear(step: Array, *, steps: int) -> Array:
-  """A line from 1 at step 0 to 0 at `steps`, 0 after."""
-  return 1.0 - jnp.clip(
-    jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0
-  )
-
-
-SHAPES = {"constant": constant, "cosine": cosine, "linear": linear}
+# steps -> a schedule that starts at 1.
+SHAPES = {
+  "constant": lambda steps: optax.constant_schedule(1.0),
+  "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+  "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+}
 
 
 def make_schedule(
   steps: int, *, lr: float, warmup: int = 0, schedule: str = "cosine"
-) -> Schedule:
+) -> optax.Schedule:
   """The learning rate: a linear warm-up into one of `SHAPES`.
 
   Update number 0 gets lr / warmup rather than 0, so that no step is wasted;
@@ -60,10 +41,11 @@ def make_schedule(
       "of the run: shorten the warm-up or train longer"
     )
 
+  shape = SHAPES[schedule](max(steps - warmup, 1))
+
   def rate(step):
     up = (jnp.asarray(step, jnp.float32) + 1.0) / max(warmup, 1)
-    shape = SHAPES[schedule](step - warmup, steps=steps - warmup)
-    return lr * jnp.minimum(up, 1.0) * shape
+    return lr * jnp.minimum(up, 1.0) * shape(jnp.maximum(step - warmup, 0))
 
   return rate
 

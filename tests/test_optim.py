@@ -69,7 +69,7 @@ def test_schedule_warms_up_peaks_and_ends_at_zero():
 
 @pytest.mark.parametrize("name", optim.SHAPES)
 def test_shapes_start_at_one_and_never_rise(name):
-  values = np.array([optim.SHAPES[name](s, steps=7) for s in range(9)])
+  values = np.array([optim.SHAPES[name](7)(s) for s in range(9)])
   assert values[0] == 1.0
   assert (np.diff(values) <= 0).all() and (values >= 0).all()
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from magvit_jax.types import Array, PyTree
 
@@ -112,13 +113,9 @@ def adaptive_weight(reconstruction: PyTree, generator: PyTree) -> Array:
   Returns:
     A float32 scalar, which no gradient passes.
   """
-  ratio = _norm(reconstruction) / (_norm(generator) + 1e-4)
-  return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, MAX_ADAPTIVE))
-
-
-def _norm(tree: PyTree) -> Array:
-  squares = [
-    jnp.sum(jnp.square(leaf.astype(jnp.float32)))
-    for leaf in jax.tree.leaves(tree)
+  norms = [
+    optax.tree.norm(optax.tree.cast(tree, jnp.float32))
+    for tree in (reconstruction, generator)
   ]
-  return jnp.sqrt(sum(squares))
+  ratio = norms[0] / (norms[1] + 1e-4)
+  return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, MAX_ADAPTIVE))
