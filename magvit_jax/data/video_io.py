@@ -1,14 +1,18 @@
 """Reads video files and images as uint8 pictures, through PyAV and Pillow.
 
-Frame n of a file is the n-th in the order of presentation, whatever the
-container. Its timestamp comes from the container's index, or from a pass over
-the packets that decodes nothing, so a clip is found by seeking to the nearest
-keyframe and only what lies between that and the clip's last frame is decoded.
-Pictures come out as a player shows them: rotation metadata is applied. Pixels
-are taken as square.
+Frame n of a file is the n-th that its decoder gives, from the first that can be
+shown on. Where the container has presentation times they come from its index,
+or from a pass over the packets that decodes nothing, so a clip is found by
+seeking to the nearest keyframe and only what lies between that and the clip's
+last frame is decoded. Where it has none (AVI), or where those of the frames do
+not rise, frames are counted by decoding. A packet in the middle of a file that
+gives no frame repeats the frame before it.
+
+Pictures come out as a player shows them: upright, on black where they are
+transparent, and of the size of the first one where the size changes within a
+file. Pixels are taken as square. Animated images (webp, png) are videos.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -19,12 +23,21 @@ import av
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 
+from magvit_jax.data import _media, _timestamps
+from magvit_jax.data._pixels import (
+  Orientation,
+  frame_rgb,
+  image_rgb,
+  orientation,
+  resize_rgb,
+)
 from magvit_jax.files import paths
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".gif")
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+ANIMATED_EXTENSIONS = (".png", ".webp")  # images that may be animated
+
 
 # Seconds before the wanted frame to seek to, in turn: with reordered frames a
 # seek can land behind its target. None decodes from the start of the file.
@@ -38,11 +51,13 @@ class Info:
 
   Attributes:
     width: columns of a picture as shown (after rotation).
-    height: lines of a picture as shown (after rotation).
-    fps: mean frames per second; 1 for an image.
+    height: rows of a picture as shown (after rotation).
+    fps: frames per second; where they are not evenly spaced the mean, which is
+      (frames - 1) / (time of the last - time of the first). 1 for an image.
     frames: number of frames.
     rotation: counter-clockwise degrees of the metadata: 0, 90, 180 or 270.
-    has_audio: whether there is a sound track.
+    has_audio: True if there is a sound track.
+    mirrored: True if the metadata flips left and right before it rotates.
   """
 
   width: int
@@ -51,16 +66,30 @@ class Info:
   frames: int
   rotation: int
   has_audio: bool
+  mirrored: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class _Timeline:
-  """Timestamps of all frames: `stamps` int64 [t], ascending, in `base` s."""
+  """The frames of a file.
+
+  Attributes:
+    stamps: int64 [t], rising times in units of `base` seconds.
+    base: Fraction.
+    fps: mean rate.
+    size: (height, width) of the first frame as shown.
+    upright: how frames are shown.
+    has_audio: of the file.
+    seekable: False if the stamps are not those of the container; frames are
+      counted from the start of the file then.
+  """
 
   stamps: np.ndarray
   base: Fraction
   fps: Fraction
-  has_audio: bool
+  size: tuple[int, int]
+  upright: Orientation = Orientation()
+  has_audio: bool = False
   seekable: bool = True
 
   def seconds(self) -> np.ndarray:
@@ -72,37 +101,36 @@ class _Timeline:
 
 
 def probe(path: paths.Name) -> Info:
-  """Size, rate, length and rotation of a file.
+  """Size, rate, length and orientation of a file.
 
-  Decodes one frame of a video, and of an image only its header: there may be
-  millions.
+  Of an image only the header is decoded: there may be millions.
 
   Raises:
     OSError: the file cannot be read, or holds no picture.
   """
-  if is_image(path):
-    with _picture(path) as image:
+  if _is_still(path):
+    with _media.open_image(path) as image:
       width, height = image.size
       turned = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) >= 5
     if turned:
       width, height = height, width
     return Info(width, height, Fraction(1), 1, 0, False)
   line = _timeline(path)
-  with _opened(path) as (container, stream):
-    frame = next(_decode(container, stream), None)
-    if frame is None:
-      raise OSError(f"{path}: no frame can be decoded; the file is damaged")
-    quarters = _quarters(frame)
-    width, height = frame.width, frame.height
-  if quarters % 2:
-    width, height = height, width
-  count = len(line.stamps)
-  return Info(width, height, line.fps, count, 90 * quarters, line.has_audio)
+  height, width = line.size
+  return Info(
+    width,
+    height,
+    line.fps,
+    len(line.stamps),
+    line.upright.rotation,
+    line.has_audio,
+    line.upright.mirrored,
+  )
 
 
 def count_frames(path: paths.Name, fps: float | None = None) -> int:
   """Number of frames of a file, at `fps` frames per second if given."""
-  if is_image(path):
+  if _is_still(path):
     return 1
   line = _timeline(path)
   if fps is None:
@@ -193,19 +221,23 @@ def fit(
 
 def _pictures(path, numbers, fps, lines, least) -> Iterator[np.ndarray]:
   """Frames `numbers` (counted at `fps`) of a file, resized and upright."""
-  if is_image(path):
-    picture = _image(path, lines, least)
+  if _is_still(path):
+    with _media.open_image(path) as image:
+      picture = image_rgb(image)
+    picture = resize_rgb(picture, fit(*picture.shape[:2], lines, least))
     yield from (picture for _ in numbers)
     return
   line = _timeline(path)
   if fps is not None:
     numbers = _nearest(line.seconds(), numbers / float(fps))
+  size = fit(*line.size, lines, least)
+  frames = _animation if is_image(path) else _numbered
   done, previous = 0, None
-  for number, frame in _numbered(path, line, numbers):
+  for number, frame in frames(path, line, numbers):
     # A packet that shows no frame leaves a hole, which its predecessor fills.
     while numbers[done] <= number:
       shown = frame if numbers[done] == number else previous or frame
-      picture = _rgb(shown, lines, least)
+      picture = _rgb(shown, size, line.upright)
       times = np.searchsorted(numbers, numbers[done], side="right") - done
       yield from (picture for _ in range(times))
       done += times
@@ -216,6 +248,12 @@ def _pictures(path, numbers, fps, lines, least) -> Iterator[np.ndarray]:
     f"{path}: decoding ended before frame {numbers[done]} of "
     f"{len(line.stamps)}; the file is truncated or damaged"
   )
+
+
+def _rgb(frame, size, upright) -> np.ndarray:
+  if isinstance(frame, av.VideoFrame):
+    return frame_rgb(frame, size, upright)
+  return resize_rgb(image_rgb(frame), size)
 
 
 def _nearest(seconds: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -232,7 +270,7 @@ def _numbered(path, line, numbers) -> Iterator[tuple[int, av.VideoFrame]]:
   first = int(numbers[0])
   seekable = line.seekable and first > 0
   for back in _SEEKS if seekable else (None,):
-    with _opened(path) as (container, stream):
+    with _media.open_video(path) as (container, stream):
       if len(numbers) >= _MANY:
         stream.thread_type = "AUTO"
       if back is not None and not _seek(container, stream, line, first, back):
@@ -263,42 +301,6 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
   yield from container.decode(stream)
 
 
-@contextlib.contextmanager
-def _opened(path):
-  """(container, video stream); what FFmpeg raises becomes an OSError."""
-  path = paths.place(path)
-  if not paths.is_remote(path) and not path.is_file():
-    raise FileNotFoundError(f"{path}: no such file")
-  try:
-    with (
-      _source(path) as source,
-      av.open(source, metadata_errors="ignore") as container,
-    ):
-      stream = container.streams.best("video")
-      if stream is None:
-        raise OSError(f"{path}: holds no video stream")
-      yield container, stream
-  except av.FFmpegError as error:
-    raise OSError(
-      f"{path}: cannot be read as video ({error.strerror}); it is truncated, "
-      "damaged or not a video"
-    ) from error
-
-
-@contextlib.contextmanager
-def _source(path: paths.Path):
-  """What FFmpeg and Pillow open: a local name, or a remote file that seeks."""
-  if not paths.is_remote(path):
-    yield str(path)
-    return
-  try:
-    file = path.open("rb")
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f"{path}: no such file") from error
-  with file:
-    yield file
-
-
 def _timeline(path) -> _Timeline:
   path = paths.place(path)
   return _scan(path, *paths.stamp(path))
@@ -306,78 +308,81 @@ def _timeline(path) -> _Timeline:
 
 @functools.lru_cache(maxsize=4096)
 def _scan(path: paths.Path, mtime: int, size: int) -> _Timeline:
-  """Timestamps of a file; `mtime` and `size` only mark a changed file."""
+  """The timeline of a file; `mtime` and `size` only mark a changed one."""
   del mtime, size
-  with _opened(path) as (container, stream):
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    base = stream.time_base
-    audio = bool(container.streams.audio)
-    stamps = _indexed(container, stream)
-    if stamps is None:
-      packets = [p for p in container.demux(stream) if p.size]
-      stamps = [p.pts for p in packets if not p.is_discard]
-  if not len(stamps):
-    raise OSError(f"{path}: holds no frame; it is truncated or empty")
-  if any(stamp is None for stamp in stamps):
-    stamps = np.arange(len(stamps))
-    return _Timeline(stamps, 1 / rate, rate, audio, seekable=False)
-  return _Timeline(np.sort(np.asarray(stamps, np.int64)), base, rate, audio)
+  if is_image(path):
+    return _scan_animation(path)
+  with _media.open_video(path) as (container, stream):
+    first = next(_decode(container, stream), None)
+  if first is None:
+    raise OSError(f"{path}: no frame can be decoded; it is truncated or empty")
+  with _media.open_video(path) as (container, stream):
+    base, audio = stream.time_base, bool(container.streams.audio)
+    rate = _timestamps.container_rate(container, stream)
+    stamps = _timestamps.packet_stamps(container, stream, first.pts)
+  timed = stamps is not None
+  if not timed:
+    stamps, timed = _decoded_stamps(path)
+  if timed:  # packets of before the first frame that can be shown give none
+    stamps = stamps[stamps >= first.pts]
+    rate = _timestamps.mean_rate(stamps, base, rate)
+  else:
+    stamps, base = np.arange(len(stamps)), 1 / rate
+  upright = orientation(first)
+  shown = upright.shown(first.height, first.width)
+  return _Timeline(stamps, base, rate, shown, upright, audio, timed)
 
 
-def _indexed(container, stream) -> np.ndarray | None:
-  """Timestamps from the index of an mp4 of constant rate, else None.
+def _decoded_stamps(path) -> tuple[np.ndarray, bool]:
+  """(times of the frames [t], True if they are the container's), by decoding.
 
-  The index holds decoding times; they are a shift away from the times of
-  presentation where their steps are equal and no frame is edited out.
+  Without times of the container they are 0, 1, 2, …
   """
-  entries = stream.index_entries
-  uniform = "mp4" in container.format.name and len(entries) == stream.frames
-  if not uniform or len(entries) < 2 or stream.start_time is None:
-    return None
-  stamps = np.array([entry.timestamp for entry in entries], np.int64)
-  if len(set(np.diff(stamps).tolist())) > 1:
-    return None
-  if any(entry.is_discard for entry in entries):
-    return None
-  return stamps - stamps[0] + stream.start_time
+  with _media.open_video(path) as (container, stream):
+    stream.thread_type = "AUTO"
+    stamps = [frame.pts for frame in _decode(container, stream)]
+    timed = container.format.name != "avi" and None not in stamps
+  if timed and np.all(np.diff(stamps) > 0):
+    return np.asarray(stamps, np.int64), True
+  return np.arange(len(stamps)), False
 
 
-def _quarters(frame: av.VideoFrame) -> int:
-  """Counter-clockwise quarter turns that show a frame upright."""
-  return round(frame.rotation / 90) % 4
+def _is_still(path: paths.Name) -> bool:
+  """True for an image that is not animated."""
+  return is_image(path) and not _animated(path, *paths.stamp(path))
 
 
-def _rgb(frame, lines, least) -> np.ndarray:
-  quarters = _quarters(frame)
-  height, width = frame.height, frame.width
-  if quarters % 2:
-    height, width = width, height
-  new_height, new_width = fit(height, width, lines, least)
-  method = "AREA" if new_height < height else "BICUBIC"
-  if quarters % 2:
-    new_height, new_width = new_width, new_height
-  picture = frame.reformat(
-    width=new_width, height=new_height, format="rgb24", interpolation=method
+@functools.lru_cache(maxsize=65536)
+def _animated(path: paths.Name, mtime: int, size: int) -> bool:
+  """True for an animated image; the suffix rules out most without a look."""
+  del mtime, size
+  if pathlib.Path(path).suffix.lower() not in ANIMATED_EXTENSIONS:
+    return False
+  with _media.open_image(path) as image:
+    return getattr(image, "is_animated", False)
+
+
+def _scan_animation(path: paths.Path) -> _Timeline:
+  """The timeline of an animated image, in milliseconds."""
+  with _media.open_image(path) as image:
+    size = image.size[::-1]
+    times = []
+    for k in range(image.n_frames):
+      image.seek(k)
+      image.load()
+      # As browsers do: a frame of no duration lasts 100 ms.
+      times.append(max(round(image.info.get("duration", 0)), 0) or 100)
+  stamps = np.cumsum([0, *times[:-1]])
+  rate = _timestamps.mean_rate(
+    stamps, Fraction(1, 1000), Fraction(1000, times[0])
   )
-  return np.ascontiguousarray(np.rot90(picture.to_ndarray(), quarters))
+  return _Timeline(stamps, Fraction(1, 1000), rate, size, seekable=False)
 
 
-@contextlib.contextmanager
-def _picture(path) -> Iterator[PIL.Image.Image]:
-  """An image, not decoded yet; what Pillow raises becomes an OSError."""
-  try:
-    with _source(paths.place(path)) as source, PIL.Image.open(source) as image:
-      yield image
-  except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-    raise OSError(f"{path}: cannot be read as an image ({error})") from error
-
-
-def _image(path, lines=None, least=(1, 1)) -> np.ndarray:
-  with _picture(path) as image:
-    upright = PIL.ImageOps.exif_transpose(image).convert("RGB")
-  height, width = fit(upright.height, upright.width, lines, least)
-  if (height, width) != (upright.height, upright.width):
-    shrink = height < upright.height
-    method = PIL.Image.Resampling.BOX if shrink else None
-    upright = upright.resize((width, height), method)
-  return np.asarray(upright)
+def _animation(path, line, numbers) -> Iterator[tuple[int, PIL.Image.Image]]:
+  """(number, frame) of an animated image from the start on."""
+  del line
+  with _media.open_image(path) as image:
+    for k in range(int(numbers[-1]) + 1):
+      image.seek(k)
+      yield k, image.copy()

@@ -5,6 +5,7 @@ renamed when it is whole, so what exists can be played.
 """
 
 import contextlib
+import math
 import pathlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -88,8 +89,8 @@ def _check_target(path: paths.Path, fps) -> None:
     raise FileNotFoundError(
       f"{path}: there is no folder {path.parent}; make it first"
     )
-  if not fps > 0:
-    raise ValueError(f"{path}: fps is {fps}; it must be above 0")
+  if not 0 < fps < math.inf:
+    raise ValueError(f"{path}: fps is {fps}; it must be above 0 and finite")
 
 
 class _File:
@@ -149,8 +150,15 @@ def _is_gif(path: pathlib.Path) -> bool:
 
 
 def _rate(fps) -> Fraction:
-  """The rate as a fraction small enough for every codec (30000/1001 fits)."""
-  return Fraction(fps).limit_denominator(1001)
+  """`fps` as a fraction of small terms (30000/1001), within 1e-7 of it."""
+  exact = Fraction(fps)
+  for most in (1001, 10**5, 10**7):
+    near = exact.limit_denominator(most)
+    slow = (1 / exact).limit_denominator(most)
+    for rate in (near, 1 / slow if slow else 0):
+      if abs(rate - exact) <= exact / 10**7:
+        return rate
+  return exact
 
 
 def _check_picture(path, picture: np.ndarray) -> None:
