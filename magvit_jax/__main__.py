@@ -21,6 +21,9 @@ NO_TPU = {
 
 def main(argv: list[str] | None = None) -> int:
   """Runs a verb; returns the exit code (2 after an error)."""
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):  # names of files need not be UTF-8
+      stream.reconfigure(errors="backslashreplace")
   if not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/*"):
     for name, value in NO_TPU.items():
       os.environ.setdefault(name, value)

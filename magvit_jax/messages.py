@@ -1,6 +1,8 @@
 """Words of errors: the text of one, suggestions, lists cut short."""
 
 import difflib
+import zipfile
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +13,10 @@ USER_ERRORS = (
   TypeError,
   KeyError,
   AttributeError,
-  FloatingPointError,
+  ArithmeticError,
+  EOFError,
+  zipfile.BadZipFile,
+  zlib.error,
 )
 
 

@@ -196,7 +196,7 @@ def test_a_checkpoint_removed_while_it_is_read_is_not_damaged(
   tmp_path, monkeypatch
 ):
   listed = iter([[1000, 2000], [2000]])
-  monkeypatch.setattr(saved.checkpoint, "steps", lambda folder: next(listed))
+  monkeypatch.setattr(saved.checkpointer, "steps", lambda folder: next(listed))
   assert list(saved.faults(tmp_path)) == [2000]
 
 

@@ -38,17 +38,17 @@ def folder(request, tmp_path, bucket):
 
 
 def test_local_names_are_of_pathlib():
-  for name in ("a/b", "/a", "~x", "a:b/c", ".", ""):
-    path = paths.place(name)
+  for name in ("a/b", "/a", "~x", "a:b/c", "."):
+    path = paths.as_path(name)
     assert type(path).__module__.startswith("pathlib")
-    assert str(path) == (name or ".")
+    assert str(path) == name
     assert not paths.is_remote(name)
 
 
 def test_remote_names_stay_what_they_are(bucket):
-  path = paths.place(f"{GS}/a/b.mp4")
+  path = paths.as_path(f"{GS}/a/b.mp4")
   assert str(path / "c") == f"{GS}/a/b.mp4/c"
-  assert (path.name, path.suffix, paths.title(path)) == (
+  assert (path.name, path.suffix, paths.basename(path)) == (
     *("b.mp4", ".mp4"),
     "b.mp4",
   )
@@ -60,7 +60,7 @@ def test_remote_names_stay_what_they_are(bucket):
 @pytest.mark.parametrize("name", ["gs:/bucket/a", "s3://b/a", "https://a/b"])
 def test_other_schemes_are_refused(name):
   with pytest.raises(ValueError, match="two slashes; write it so"):
-    paths.place(name)
+    paths.as_path(name)
 
 
 def test_without_gcsfs_one_line_names_the_extra(monkeypatch, capsys):
@@ -75,7 +75,7 @@ def test_without_gcsfs_one_line_names_the_extra(monkeypatch, capsys):
 
 
 def test_files_are_written_whole_or_not_at_all(folder):
-  path = paths.place(folder) / "a.txt"
+  path = paths.as_path(folder) / "a.txt"
   paths.write_text(path, "é1")
   with pytest.raises(KeyError), paths.writing(path) as part:
     part.write_text("half")
@@ -87,7 +87,7 @@ def test_files_are_written_whole_or_not_at_all(folder):
 
 
 def test_folders_are_moved_and_removed(folder):
-  top = paths.place(folder)
+  top = paths.as_path(folder)
   for name in ("a/x", "a/b/y"):
     (top / name).parent.mkdir(parents=True, exist_ok=True)
     paths.write_text(top / name, name)
@@ -213,7 +213,7 @@ def test_a_trace_is_brought_to_the_bucket(bucket, monkeypatch):
   monkeypatch.setattr(jax.profiler, "start_trace", start)
   monkeypatch.setattr(jax.profiler, "stop_trace", stop)
   trace = profiler.Trace(
-    profiler.Steps(0, 1), paths.place(f"{GS}/run/profile"), print
+    profiler.Steps(0, 1), paths.as_path(f"{GS}/run/profile"), print
   )
   with trace.step(0, lambda: ()):
     pass

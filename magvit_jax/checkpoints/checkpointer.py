@@ -39,7 +39,7 @@ class MismatchError(ValueError):
 
 def steps(workdir: paths.Name) -> list[int]:
   """Steps that have a folder in workdir/checkpoints, oldest first."""
-  folder = paths.place(workdir) / "checkpoints"
+  folder = paths.as_path(workdir) / "checkpoints"
   if not folder.is_dir():
     return []
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
@@ -94,7 +94,7 @@ class Checkpointer:
     # Orbax copies options, and with a bound method what it is bound to.
     context.asynchronous.post_finalization_callback = lambda: self._finish()
     self._manager = ocp.training.Checkpointer(
-      self.workdir / "checkpoints",
+      paths.orbax_path(self.workdir) / "checkpoints",
       preservation_policy=policies.AnyPreservationPolicy(kept),
       cleanup_tmp_directories=True,
       context=context,
@@ -235,7 +235,7 @@ def load_params(
   if not found or (step is not None and step not in found):
     what = "checkpoint" if step is None else f"checkpoint of step {step}"
     raise OSError(
-      f"{paths.place(workdir) / 'checkpoints'} holds no {what}; it holds "
+      f"{paths.as_path(workdir) / 'checkpoints'} holds no {what}; it holds "
       f"{found or 'none'}. Train first, or give the workdir of a run"
     )
   wanted = {item: placed(abstract)}
@@ -245,7 +245,7 @@ def load_params(
 def stored(workdir: paths.Name, step: int, item: str) -> dict[str, Any]:
   """Names of the saved leaves of an item, with their shape and dtype."""
   folder = _folder(paths.absolute(workdir), step)
-  meta = ocp.checkpointables_metadata(folder).metadata
+  meta = ocp.checkpointables_metadata(paths.orbax_path(folder)).metadata
   return tree_utils.named(meta[item]) if item in meta else {}
 
 
@@ -337,7 +337,7 @@ def _load(
   context.pytree.loading.partial_load = True
   with context:
     items = ocp.load_checkpointables(
-      _folder(workdir, step), {**full, "loop": loop}
+      paths.orbax_path(_folder(workdir, step)), {**full, "loop": loop}
     )
   loop = items.pop("loop")
   for name, item in items.items():

@@ -73,7 +73,7 @@ def fingerprint(params: PyTree) -> str:
 
 def file_sha256(path: paths.Name) -> str:
   """Hexadecimal hash of the bytes of a file."""
-  with paths.place(path).open("rb") as file:
+  with paths.as_path(path).open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -42,7 +42,7 @@ def save(workdir: paths.Name, frozen: PyTree) -> None:
     note.unlink(missing_ok=True)
     paths.remove_tree(folder)
   multihost_utils.sync_global_devices("other frozen arrays removed")
-  ocp.save(folder / "arrays", frozen)
+  ocp.save(paths.orbax_path(folder.parent) / "frozen/arrays", frozen)
   if first:
     manifest.write(folder / "arrays")
     paths.write_text(note, text)
@@ -71,7 +71,9 @@ def restore_arrays(workdir: paths.Name, abstract: PyTree) -> PyTree:
       f"{folder / 'arrays'} is damaged: {error}; copy it again from where it "
       "came"
     ) from error
-  frozen = ocp.load(folder / "arrays", checkpointer.placed(abstract))
+  frozen = ocp.load(
+    paths.orbax_path(folder / "arrays"), checkpointer.placed(abstract)
+  )
   saved = paths.read_text(folder / "sha256").strip()
   if checksum.sha256(tree_utils.named(frozen)) != saved:
     raise manifest.DamagedError(

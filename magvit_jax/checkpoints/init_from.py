@@ -188,7 +188,7 @@ def _where(leaf: Any, saved: tuple[int, ...]) -> Any:
 
 
 def _place(path: str) -> tuple[paths.Path, int]:
-  folder = paths.place(path)
+  folder = paths.as_path(path)
   if folder.parent.name == "checkpoints" and folder.name.isdigit():
     if not folder.is_dir():
       raise OSError(f"init_from={path} does not exist")

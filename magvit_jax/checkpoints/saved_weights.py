@@ -42,7 +42,7 @@ def weights(folder: paths.Name, abstract: PyTree, step: int | None) -> PyTree:
       "give the workdir of the run for others"
     )
   check_file(folder, PARAMS)
-  path = paths.place(folder) / PARAMS
+  path = paths.as_path(folder) / PARAMS
   arrays, _ = weight_file.read(path)
   params = weight_file.fit(arrays, abstract, f"the weights in {path}")
   return jax.tree.map(jax.numpy.asarray, params)
@@ -61,7 +61,7 @@ def config(folder: paths.Name) -> dict[str, Any]:
 
 def is_folder(folder: paths.Name) -> bool:
   """Whether a folder holds its weights as one file, and no checkpoints."""
-  return (paths.place(folder) / PARAMS).is_file()
+  return (paths.as_path(folder) / PARAMS).is_file()
 
 
 def document(folder: paths.Name) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def check_file(folder: paths.Name, name: str) -> None:
     FileNotFoundError: it is missing.
     ValueError: it has another hash.
   """
-  path = paths.place(folder) / name
+  path = paths.as_path(folder) / name
   if not path.is_file():
     raise FileNotFoundError(
       f"{path} is missing; copy the export again with all of its files"

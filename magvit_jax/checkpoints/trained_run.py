@@ -54,13 +54,15 @@ def open_run(
     TypeError: a change the source does not take.
   """
   config = registry.plain(workdirs.read_config(folder)["config"])
-  stage = registry.build(
-    "stages",
-    config["stage"],
-    steps=config["steps"],
-    **frozen_params.stage_args(config),
-  )
-  source = registry.build("data", {**config["data"], **data}, split=split)
+  with workdirs.blaming(folder):
+    stage = registry.build(
+      "stages",
+      config["stage"],
+      steps=config["steps"],
+      **frozen_params.stage_args(config),
+    )
+    source_config = {**config["data"], **data}
+  source = registry.build("data", source_config, split=split)
   abstract = abstract_state(stage, source)
   step, ema = _newest_ema(folder, abstract.ema, step)
   extra = checkpointer.load_params(folder, abstract.extra, "extra", step)

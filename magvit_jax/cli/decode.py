@@ -1,6 +1,7 @@
 """Turns a file of tokens back into a video.
 
-  python -m magvit_jax decode --workdir=runs/quickstart out.npz back.mp4
+  python -m magvit_jax decode --workdir=runs/quickstart/tokenizer \\
+    out.npz back.mp4
 
 The frame rate and the original length and size come from the file. The
 tokenizer must be the one that encoded it. The extension of the output picks
@@ -23,6 +24,8 @@ from magvit_jax.inference import video_codec
 def main(argv: list[str]) -> int:
   """Runs the verb with its arguments; returns the exit code."""
   args = _parser().parse_args(argv)
+  if not 0 <= args.quality <= 51:
+    raise ValueError(f"--quality is {args.quality}; it must lie in 0 … 51")
   token_file.check_target(args.output, args.overwrite)
   ids, meta = token_file.read(args.input)
   _check_output(args.output, meta)
@@ -65,7 +68,7 @@ def _check_output(path: str, meta: token_file.Meta) -> None:
         f"{path} is an image but the tokens hold {meta.frames} frames; write "
         f"a video: {' '.join(video_io.VIDEO_EXTENSIONS)}"
       )
-  elif paths.place(path).suffix.lower() not in video_io.VIDEO_EXTENSIONS:
+  elif paths.as_path(path).suffix.lower() not in video_io.VIDEO_EXTENSIONS:
     raise ValueError(
       f"{path}: cannot write this extension; use one of "
       f"{' '.join(video_io.VIDEO_EXTENSIONS)}"
@@ -96,5 +99,5 @@ def _frames(tok, ids, meta: token_file.Meta, bar: Any) -> Iterator[np.ndarray]:
 
 def _write_image(path: str, frame: np.ndarray) -> None:
   """Writes an image; it appears under its name when it is whole."""
-  with paths.writing(paths.place(path)) as part:
+  with paths.writing(paths.as_path(path)) as part:
     PIL.Image.fromarray(frame).save(part)

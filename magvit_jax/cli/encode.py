@@ -194,7 +194,7 @@ def _to_ids(stage: Any, tables: Sequence[Any], state: Any, batch: Any) -> dict:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-  if paths.place(args.output).suffix != ".npz":
+  if paths.as_path(args.output).suffix != ".npz":
     raise ValueError(
       f"{args.output} does not end in .npz, which is what encode writes"
     )
@@ -220,7 +220,7 @@ def _meta(tok, info, frames, ids, args) -> token_file.Meta:
     strides=tok.strides,
     sizes=tok.sizes,
     fingerprint=tok.fingerprint,
-    source=paths.place(args.input).name,
+    source=paths.as_path(args.input).name,
   )
 
 

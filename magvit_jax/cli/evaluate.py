@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     "files": len(run.source.files),
   }
   print(table(settings, results))
-  print(f"written to {save(paths.place(args.workdir), settings, results)}")
+  print(f"written to {save(paths.as_path(args.workdir), settings, results)}")
   return 0
 
 

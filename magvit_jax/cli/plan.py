@@ -13,10 +13,10 @@ sets values as in train. --json=F keeps a plan, --against=F compares with one.
 
 import argparse
 import json
-import pathlib
 from typing import Any
 
 from magvit_jax import run_config
+from magvit_jax.files import paths
 from magvit_jax.hardware import chips
 from magvit_jax.planner import plan, programs, search, text
 
@@ -47,7 +47,7 @@ def _finish(made: dict[str, Any], path: str, old: dict[str, Any] | None) -> int:
   if old:
     print("\n" + text.difference(made, old))
   if path:
-    pathlib.Path(path).write_text(json.dumps(made, indent=1), encoding="utf-8")
+    paths.write_text(paths.as_path(path), json.dumps(made, indent=1))
     print(f"\nplan written to {path}")
   return 0 if made["memory"]["fits"] else 1
 
@@ -97,7 +97,7 @@ def _say(line: str) -> None:
 
 
 def _read(path: str) -> dict[str, Any]:
-  file = pathlib.Path(path)
+  file = paths.as_path(path)
   if not file.is_file():
     raise FileNotFoundError(
       f"--against={path}: there is no such file; write one with --json={path}"
@@ -114,7 +114,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _check_writable(path: str) -> None:
-  folder = pathlib.Path(path).absolute().parent
+  folder = paths.as_path(path).absolute().parent
   if not folder.is_dir():
     raise FileNotFoundError(
       f"--json={path}: there is no folder {folder}; make it first"

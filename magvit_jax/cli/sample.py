@@ -38,6 +38,7 @@ from magvit_jax.inference import (
   sampler,
 )
 from magvit_jax.report import sheets, steps
+from magvit_jax.types import seed_key
 
 FPS = Fraction(8)  # of what has no input to take it from
 METHOD = ("steps", "guidance", "guidance_power", "temperature")
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
   out.add_argument("--num", type=int, default=4, help="samples (default: 4)")
   out.add_argument("--seed", type=int, default=0, help="(default: 0)")
   out.add_argument("--step", type=int, help="checkpoint (default: the newest)")
-  out.add_argument("--fps", type=Fraction, help="frames per second written")
+  out.add_argument("--fps", type=_rate, help="frames per second written")
   out.add_argument(
     "--intermediates", action="store_true", help="write steps.png, too"
   )
@@ -158,6 +159,13 @@ def _box(text: str) -> tuple[int, ...]:
   return box
 
 
+def _rate(text: str) -> Fraction:
+  try:
+    return Fraction(text)
+  except ZeroDivisionError as error:
+    raise argparse.ArgumentTypeError(f"{text} is no frame rate") from error
+
+
 def _size(text: str) -> tuple[int, int]:
   width, height = map(int, text.split("x"))
   if width < 1 or height < 1:
@@ -171,7 +179,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     raise ValueError(f"--num is {args.num}; it must be at least 1")
   if args.fps is not None and args.fps <= 0:
     raise ValueError(f"--fps is {args.fps}; it must be above 0")
-  out = paths.place(args.out)
+  seed_key(args.seed)
+  out = paths.as_path(args.out)
   if out.exists() and not out.is_dir():
     raise NotADirectoryError(f"--out={out} is a file; give a folder")
   patterns = [f"{k:03d}{end}" for k in range(args.num) for end in ENDS]
@@ -252,7 +261,7 @@ def _job(gen: Any, kind: str, args: argparse.Namespace) -> Job:
     given,
     rows,
     Fraction(args.fps or (info.fps if info else FPS)),
-    paths.place(args.input).name if info else args.task,
+    paths.as_path(args.input).name if info else args.task,
   )
 
 
@@ -278,7 +287,7 @@ def _row(name: str, video: np.ndarray, given: int = 0) -> sheets.Row:
 
 def _write(gen: Any, job: Job, args: argparse.Namespace) -> list[sheets.Row]:
   """Writes videos and ids as they are made; the samples' rows of the sheet."""
-  out = paths.place(args.out)
+  out = paths.as_path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   pieces = gen.stream(
     job.prompt, job.labels, frames=job.frames, seed=args.seed, **_method(args)
@@ -322,7 +331,7 @@ def _write_steps(gen: Any, job: Job, args: argparse.Namespace) -> None:
 
 def _save(sheet: Any, args: argparse.Namespace, name: str) -> None:
   """Writes a picture into --out."""
-  with paths.writing(paths.place(args.out) / name) as part:
+  with paths.writing(paths.as_path(args.out) / name) as part:
     sheet.save(part)
 
 
@@ -334,7 +343,7 @@ def _method(args: argparse.Namespace) -> dict[str, Any]:
 def _meta(gen: Any, job: Job) -> token_file.Meta:
   t, h, w, _ = gen.shape
   return token_file.Meta(
-    frames=t,
+    frames=min(t, job.frames),
     height=h,
     width=w,
     pad=(0, 0, 0),

@@ -16,7 +16,7 @@ import numpy as np
 
 from magvit_jax import tree_utils
 from magvit_jax.convert import torchscript
-from magvit_jax.files import weight_file
+from magvit_jax.files import paths, weight_file
 
 TORCH = (".pth", ".pt", ".ckpt", ".bin")
 FLAX = ".msgpack"
@@ -50,7 +50,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ValueError: no file of arrays alone. A pickle that holds more is refused,
       as loading it would run whatever code it names.
   """
-  path = pathlib.Path(path)
+  path = paths.as_path(path)
   if path.suffix in TORCH:
     return _read_torch(path)
   if path.suffix == torchscript.SUFFIX:

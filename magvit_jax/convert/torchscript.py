@@ -8,7 +8,6 @@ storages, and anything else is refused. torch is not needed.
 """
 
 import os
-import pathlib
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from jax import dtypes
 
-from magvit_jax.files import weight_file
+from magvit_jax.files import paths, weight_file
 
 SUFFIX = ".jit"
 DTYPES = {
@@ -54,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ValueError: no such archive, a damaged one, or one whose pickle names more
       than modules and tensors.
   """
-  path = pathlib.Path(path)
+  path = paths.as_path(path)
   weight_file.check_there(path, "--input")
   try:
     with zipfile.ZipFile(path) as archive:

@@ -24,8 +24,10 @@ PILLOW_ERRORS = (
 @contextlib.contextmanager
 def open_video(path):
   """(container, video stream); what FFmpeg raises becomes an OSError."""
-  path = paths.place(path)
+  path = paths.as_path(path)
   if not paths.is_remote(path) and not path.is_file():
+    if path.is_dir():
+      raise IsADirectoryError(f"{path} is a folder; give a video file")
     raise FileNotFoundError(f"{path}: no such file")
   try:
     with (
@@ -62,7 +64,7 @@ def open_image(path) -> Iterator[PIL.Image.Image]:
   """An image, not decoded yet; what Pillow raises becomes an OSError."""
   try:
     with (
-      open_source(paths.place(path)) as source,
+      open_source(paths.as_path(path)) as source,
       PIL.Image.open(source) as image,
     ):
       yield image

@@ -17,8 +17,8 @@ def list_files(root: paths.Name) -> list[paths.Path]:
   Raises:
     OSError: there is no such folder, or it holds none.
   """
-  folder = paths.place(root)
-  if not str(root) or not folder.is_dir():
+  folder = paths.as_path(root) if str(root) else None
+  if folder is None or not folder.is_dir():
     raise NotADirectoryError(
       f"data.root: {str(root)!r} is not a folder; give one that holds videos "
       f"({' '.join(EXTENSIONS)})"

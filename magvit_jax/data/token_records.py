@@ -52,7 +52,7 @@ def write(path: paths.Name, records: Records) -> None:
   arrays = {k: np.asarray(v) for k, v in fields.items()}
   for name in ("ids", "conditions"):
     arrays[name] = arrays[name].astype(token_file.id_type(records.sizes))
-  with paths.writing(paths.place(path)) as part, part.open("wb") as file:
+  with paths.writing(paths.as_path(path)) as part, part.open("wb") as file:
     np.savez_compressed(file, **arrays)
 
 
@@ -65,7 +65,7 @@ def read(path: paths.Name) -> Records:
   """
   try:
     with (
-      paths.place(path).open("rb") as part,
+      paths.as_path(path).open("rb") as part,
       np.load(part, allow_pickle=False) as file,
     ):
       arrays = {name: file[name] for name in Records._fields}
@@ -117,7 +117,7 @@ class Source:
     if self.split not in ("train", "eval"):
       raise ValueError(f"split is {self.split!r}; it is 'train' or 'eval'")
     path = self.train if self.split == "train" else self.eval
-    if not paths.place(path).is_file():
+    if not paths.as_path(path).is_file():
       raise FileNotFoundError(
         f"data.{self.split}: there is no file {path!r}; write one with "
         f"`python -m magvit_jax encode --split={self.split}`"

@@ -104,6 +104,7 @@ class Source:
     _check(self)
     self._held: dict[int, np.ndarray] = {}
     found = self._paths()
+    self.root = str(paths.as_path(self.root))  # a leading ~ is expanded
     self.labels = self._classes(found)
     parts = self._parts(found)
     self.parts = self._long_enough(parts)
@@ -186,9 +187,10 @@ class Source:
     """Files of this split with their frames; unreadable ones stay listed."""
     by_file = len(found) >= BY_HASH_FROM or all(map(video_io.is_image, found))
     if by_file:
-      held = listing.held_out([path.name for path in found], self.holdout)
+      keys = self._split_keys(found)
+      held = listing.held_out(list(keys.values()), self.holdout)
       wanted = self.split == "eval"
-      found = [p for p in found if (p.name in held) == wanted]
+      found = [p for p in found if (keys[p] in held) == wanted]
 
     def look(path):
       label = self._label(path)
@@ -209,6 +211,17 @@ class Source:
         looks, f"looking at {self.split} files", len(found), disable=quiet
       )
       return list(bar)
+
+  def _split_keys(self, found: list[paths.Path]) -> dict[paths.Path, str]:
+    """The text by whose hash each file is on a side of the split.
+
+    Its name where every file has one of its own, so that a file stays on its
+    side when it is moved; else its path below the root.
+    """
+    names = {path: path.name for path in found}
+    if len(set(names.values())) == len(found):
+      return names
+    return {path: self._name(path) for path in found}
 
   def _measure(self, path) -> tuple[int, int]:
     """(frames at the source's rate, bytes when decoded)."""
@@ -247,9 +260,9 @@ class Source:
     return (
       f"{self.root}: no file is long enough for {self.split}: a clip of "
       f"frames={self.frames} at stride={self.stride} spans {self.span} frames,"
-      f" but the {self.split} parts (holdout={self.holdout}) of its "
-      f"{len(parts)} files have {messages.some(found)}; use longer or more "
-      "videos, fewer frames, a smaller stride or another holdout"
+      f" but the {self.split} parts (holdout={self.holdout}) of its files "
+      f"({len(parts)}) have {messages.some(found) or 'none'}; use longer or "
+      "more videos, fewer frames, a smaller stride or another holdout"
     )
 
   def _fixed_list(self) -> tuple[tuple[Part, ...], tuple[Window, ...]]:

@@ -302,7 +302,7 @@ def _decode(container, stream) -> Iterator[av.VideoFrame]:
 
 
 def _timeline(path) -> _Timeline:
-  path = paths.place(path)
+  path = paths.as_path(path)
   return _scan(path, *paths.stamp(path))
 
 
@@ -349,15 +349,21 @@ def _decoded_stamps(path) -> tuple[np.ndarray, bool]:
 
 def _is_still(path: paths.Name) -> bool:
   """True for an image that is not animated."""
-  return is_image(path) and not _animated(path, *paths.stamp(path))
+  return is_image(path) and not _animated(path)
+
+
+def _animated(path: paths.Name) -> bool:
+  """True for an animated image; the suffix rules out most without a look."""
+  path = paths.as_path(path)
+  return path.suffix.lower() in ANIMATED_EXTENSIONS and _look_animated(
+    path, *paths.stamp(path)
+  )
 
 
 @functools.lru_cache(maxsize=65536)
-def _animated(path: paths.Name, mtime: int, size: int) -> bool:
-  """True for an animated image; the suffix rules out most without a look."""
+def _look_animated(path: paths.Path, mtime: int, size: int) -> bool:
+  """True for an animated image; `mtime` and `size` mark a changed file."""
   del mtime, size
-  if pathlib.Path(path).suffix.lower() not in ANIMATED_EXTENSIONS:
-    return False
   with _media.open_image(path) as image:
     return getattr(image, "is_animated", False)
 

@@ -68,8 +68,8 @@ def opened(
 
   It appears under its name when the block ends without an error.
   """
-  path = paths.place(path)
-  _check_target(path, fps)
+  path = paths.as_path(path)
+  _check_target(path, fps, quality)
   try:
     with paths.writing(path) as part, contextlib.ExitStack() as stack:
       file = _File(part, _rate(fps), quality, stack)
@@ -79,7 +79,7 @@ def opened(
     raise OSError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _check_target(path: paths.Path, fps) -> None:
+def _check_target(path: paths.Path, fps, quality) -> None:
   if path.suffix.lower() not in _CODECS:
     raise ValueError(
       f"{path}: cannot write {path.suffix or 'a file without extension'!r}; "
@@ -89,6 +89,8 @@ def _check_target(path: paths.Path, fps) -> None:
     raise FileNotFoundError(
       f"{path}: there is no folder {path.parent}; make it first"
     )
+  if not 0 <= quality <= 51:
+    raise ValueError(f"{path}: quality is {quality}; it must lie in 0 … 51")
   if not 0 < fps < math.inf:
     raise ValueError(f"{path}: fps is {fps}; it must be above 0 and finite")
 

@@ -142,7 +142,7 @@ def check_shared(folder: paths.Name) -> None:
   """OSError unless every process sees what process 0 writes into a folder."""
   if count() == 1:
     return
-  mark = paths.place(folder) / f".seen_by_all_{of_first(uuid.uuid4().hex)}"
+  mark = paths.as_path(folder) / f".seen_by_all_{of_first(uuid.uuid4().hex)}"
   if index() == 0:
     mark.write_bytes(b"x")
   gather("written")

@@ -34,7 +34,7 @@ class Run:
   """
 
   def __init__(self, folder: paths.Name):
-    self.path = paths.place(folder)
+    self.path = paths.as_path(folder)
     document = workdirs.read_config(self.path)
     config = document.get("config") if isinstance(document, dict) else None
     missing = [k for k in NEEDED if k not in (config or {})]

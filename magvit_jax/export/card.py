@@ -66,7 +66,7 @@ def write(
     "## Trained on",
     _table(_training(run, about)),
     "## Measured",
-    _measured(paths.place(workdir), run["config"], about),
+    _measured(paths.as_path(workdir), run["config"], about),
     "## Licence",
     "The code is under the Apache-2.0 licence. The licence of the weights: "
     f"{license}.",
@@ -141,7 +141,7 @@ def _training(
   data = config.get("data", {})
   if "name" in data:
     root = data.get("root")
-    where = f", folder {paths.title(paths.place(root))}" if root else ""
+    where = f", folder {paths.basename(paths.as_path(root))}" if root else ""
     yield "data", data["name"] + where
   if "holdout" in data:
     yield (

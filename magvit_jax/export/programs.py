@@ -265,7 +265,7 @@ def program(folder: paths.Name, name: str) -> Callable[..., PyTree]:
   )
   file = program_file(name)
   saved_weights.check_file(folder, file)
-  data = (paths.place(folder) / file).read_bytes()
+  data = (paths.as_path(folder) / file).read_bytes()
   loaded = jax_export.deserialize(bytearray(data))
   here = jax_export.default_export_platform()
   if here not in loaded.platforms:

@@ -83,7 +83,7 @@ def check_out(out: str | os.PathLike[str]) -> pathlib.Path:
       f"--out={out}: an export is made on a disk of this machine; copy it to "
       "where it should go"
     )
-  path = pathlib.Path(out).absolute()
+  path = paths.as_path(out).absolute()
   if path.exists() and not (path.is_dir() and not any(path.iterdir())):
     raise FileExistsError(
       f"--out={out} already exists, and nothing is ever overwritten; choose "

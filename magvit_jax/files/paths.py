@@ -1,13 +1,15 @@
 """Files and folders that users name: of this machine, or gs://bucket/folder.
 
-`place` turns a name into a pathlib.Path or, for gs://, an `etils.epath.Path`,
+`as_path` turns a name into a pathlib.Path or, for gs://, an `etils.epath.Path`,
 which has the same methods and works through fsspec and gcsfs (the extra `gcs`).
 What an object store does otherwise stands here and in spool.py: it has no
 folders, no disk that fills up and no appending, a file appears when all of it
 is written, and the programs of others cannot open it.
 """
 
+import atexit
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -23,18 +25,27 @@ Name = str | os.PathLike[str]
 
 REMOTE = "gs"
 # One slash is what pathlib leaves of two.
+# Of glob patterns, and what os.fsdecode makes of bytes that are not UTF-8.
+_UNFIT = re.compile("[*?\\[\udc80-\udcff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
-def place(name: Name) -> Path:
-  """The path of a name.
+def as_path(name: Name) -> Path:
+  """The path of a name; a leading ~ is the home folder.
 
   Raises:
-    ValueError: another scheme than gs://, or one that lost a slash.
+    ValueError: an empty name, another scheme than gs://, or one that lost a
+      slash.
     OSError: gs:// without what the extra `gcs` installs.
   """
   if not is_remote(name):
-    return pathlib.Path(name)
+    text = os.fspath(name)
+    if not text.strip():
+      raise ValueError(
+        f"a path is {text!r}, which names nothing (an unset variable?); give "
+        "a file or folder, '.' for the current one"
+      )
+    return pathlib.Path(os.path.expanduser(text))
   _require(str(name))
   return epath.Path(name)
 
@@ -54,12 +65,32 @@ def is_remote(name: Name) -> bool:
 
 
 def absolute(name: Name) -> Path:
-  """`place` of a name, from the root on."""
-  path = place(name)
+  """`as_path` of a name, from the root on."""
+  path = as_path(name)
   return path if is_remote(path) else path.absolute()
 
 
-def title(path: Path) -> str:
+def orbax_path(path: Path) -> Path:
+  """A path to the same folder that Orbax and TensorStore can open.
+
+  Orbax looks for the files of a checkpoint by a glob pattern that begins with
+  the folder's path, and finds nothing below 'run [v2]'; TensorStore takes names
+  in UTF-8 alone. Other folders are reached by a symbolic link in the temporary
+  folder, which this process deletes at its end.
+  """
+  if is_remote(path) or not _UNFIT.search(str(path)):
+    return path
+  name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+  folder = pathlib.Path(tempfile.gettempdir()) / f"magvit_jax_{os.getpid()}"
+  link = folder / name
+  if not link.is_symlink():
+    folder.mkdir(mode=0o700, exist_ok=True)
+    link.symlink_to(path, target_is_directory=True)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return link
+
+
+def basename(path: Path) -> str:
   """The last part of a path, also of '.'."""
   return path.name if is_remote(path) else path.resolve().name
 
@@ -82,13 +113,15 @@ def free_mib(path: Path) -> float:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-  """(time of change in ns, bytes); FileNotFoundError if there is no file.
+  """(time of change in ns, bytes); OSError if there is no such file.
 
   Objects are taken not to change under a run, which saves a request for each
   clip: theirs is (0, 0).
   """
   if is_remote(path):
     return 0, 0
+  if path.is_dir():
+    raise IsADirectoryError(f"{path} is a folder; give a file in it")
   if not path.is_file():
     raise FileNotFoundError(f"{path}: no such file")
   stat = path.stat()
@@ -98,7 +131,7 @@ def stamp(path: Path) -> tuple[int, int]:
 def files_below(folder: Path) -> list[Path]:
   """Every file of a remote folder and its subfolders, by one listing."""
   system, root = fsspec.core.url_to_fs(str(folder))
-  return [place(f"{REMOTE}://{name}") for name in sorted(system.find(root))]
+  return [as_path(f"{REMOTE}://{name}") for name in sorted(system.find(root))]
 
 
 def remove_tree(folder: Path) -> None:
@@ -125,7 +158,8 @@ def move_tree(source: Path, target: Path) -> None:
 def write_text(path: Path, text: str) -> None:
   """Writes a file of text, whole or not at all."""
   with writing(path) as part:
-    part.write_text(text, encoding="utf-8")
+    # File names that are not UTF-8 come as lone surrogates.
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_text(path: Path) -> str:

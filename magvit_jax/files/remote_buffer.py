@@ -26,7 +26,7 @@ class Spool:
   """
 
   def __init__(self, target: paths.Name):
-    self.target = paths.place(target)
+    self.target = paths.as_path(target)
     self.remote = paths.is_remote(self.target)
     self.local = (
       pathlib.Path(tempfile.mkdtemp(prefix="magvit_jax_"))

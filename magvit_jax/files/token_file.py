@@ -6,8 +6,8 @@ them, and `meta`, the JSON of a `Meta`. It opens with numpy alone.
 
 import dataclasses
 import json
-import zipfile
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def write(path: paths.Name, ids: np.ndarray, meta: Meta) -> None:
     OSError: the file cannot be written.
   """
   text = json.dumps(dataclasses.asdict(meta))
-  with paths.writing(paths.place(path)) as part, part.open("wb") as file:
+  with paths.writing(paths.as_path(path)) as part, part.open("wb") as file:
     np.savez_compressed(
       file, ids=ids.astype(id_type(meta.sizes)), meta=np.array(text)
     )
@@ -72,24 +72,44 @@ def read(path: paths.Name) -> tuple[np.ndarray, Meta]:
     OSError: the file cannot be read.
     ValueError: it is not a file of tokens, or of a newer format.
   """
-  path = paths.place(path)
-  try:
-    with path.open("rb") as part, np.load(part, allow_pickle=False) as file:
-      ids, fields = file["ids"], json.loads(str(file["meta"]))
-  except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-    raise ValueError(
-      f"{path} is not a file of tokens ({error}); "
-      "`python -m magvit_jax encode` writes them"
-    ) from error
-  if fields.get("format") != FORMAT:
-    raise ValueError(
-      f"{path} has format {fields.get('format')!r} but this version reads "
-      f"{FORMAT}; use the version of magvit_jax that wrote it, or encode the "
-      "video again"
-    )
+  path = paths.as_path(path)
+  with path.open("rb") as part:
+    try:
+      with np.load(part, allow_pickle=False) as file:
+        ids, fields = file["ids"], json.loads(str(file["meta"]))
+      if fields.get("format") == FORMAT:
+        return ids, _meta(ids, fields)
+    # Damaged bytes make zipfile, zlib, numpy and json raise nearly anything.
+    except Exception as error:
+      raise ValueError(
+        f"{path} is not a file of tokens, or is damaged "
+        f"({type(error).__name__}: {error}); `python -m magvit_jax encode` "
+        "writes such files"
+      ) from error
+  raise ValueError(
+    f"{path} has format {fields.get('format')!r} but this version reads "
+    f"{FORMAT}; use the version of magvit_jax that wrote it, or encode the "
+    "video again"
+  )
+
+
+def _meta(ids: np.ndarray, fields: dict[str, Any]) -> Meta:
+  """The checked `Meta` of a file; TypeError or ValueError for wrong values."""
   for name in ("pad", "strides", "sizes"):
     fields[name] = tuple(fields[name])
-  return ids, Meta(**fields)
+  meta = Meta(**fields)
+  numbers = (meta.frames, meta.height, meta.width, *meta.strides, *meta.sizes)
+  if not all(type(n) is int and n > 0 for n in numbers):
+    raise ValueError(f"sizes, strides and lengths are not positive: {numbers}")
+  if len(meta.pad) != 3 or not all(type(n) is int and n >= 0 for n in meta.pad):
+    raise ValueError(f"pad is {meta.pad}, not three lengths")
+  if not 0 < meta.rate:
+    raise ValueError(f"fps is {meta.fps!r}, not above 0")
+  if ids.ndim != 4 or ids.dtype.kind not in "ui" or not ids.size:
+    raise ValueError(f"ids are {ids.dtype} of shape {ids.shape}, not [T H W f]")
+  if ids.shape[-1] != len(meta.sizes) or (ids >= np.array(meta.sizes)).any():
+    raise ValueError(f"ids do not lie within the sizes {meta.sizes}")
+  return meta
 
 
 def check_target(path: paths.Name, overwrite: bool) -> None:
@@ -100,7 +120,7 @@ def check_target(path: paths.Name, overwrite: bool) -> None:
   Raises:
     OSError: it exists and `overwrite` is off, or its folder does not exist.
   """
-  path = paths.place(path)
+  path = paths.as_path(path)
   if path.exists() and not overwrite:
     raise FileExistsError(
       f"{path} exists and stays as it is; give another name, or --overwrite"

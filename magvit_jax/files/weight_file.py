@@ -4,7 +4,6 @@
 """
 
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +29,7 @@ def read(
     FileNotFoundError: there is no such file.
     ValueError: neither kind of file, or a damaged one.
   """
-  path = paths.place(path)
+  path = paths.as_path(path)
   if path.suffix not in KINDS:
     raise ValueError(
       f"{path}: weights are read from {' or '.join(KINDS)}; turn other files "
@@ -40,7 +39,8 @@ def read(
   try:
     with paths.reading(path) as local:
       return _read(local)
-  except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError) as error:
+  # Damaged bytes make zipfile, zlib and numpy raise nearly anything.
+  except Exception as error:
     raise ValueError(
       f"{path} is damaged or no file of weights ({error}); copy or convert it "
       "again"
@@ -49,7 +49,8 @@ def read(
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   if path.suffix == ".npz":
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, as numpy leaves a damaged file open.
+    with path.open("rb") as part, np.load(part, allow_pickle=False) as file:
       return dict(file), {}
   with safetensors.safe_open(path, framework="numpy") as file:
     arrays = {name: file.get_tensor(name) for name in file.keys()}
@@ -58,7 +59,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def check_there(path: paths.Name, what: str) -> None:
   """FileNotFoundError if `path`, which is given as `what`, is no file."""
-  if not paths.place(path).is_file():
+  if not paths.as_path(path).is_file():
     raise FileNotFoundError(
       f"{what}: there is no file {path}; `python -m magvit_jax convert --help` "
       "says how files of weights are made"
@@ -72,7 +73,7 @@ def write(
 ) -> None:
   """Writes a safetensors file; it appears under its name when it is whole."""
   whole = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
-  with paths.writing(paths.place(path)) as part:
+  with paths.writing(paths.as_path(path)) as part:
     safetensors.numpy.save_file(whole, part, dict(notes))
 
 

@@ -4,6 +4,7 @@ config.json holds `config` (resolved), `git`, `versions` and `hardware`, and
 `earlier`: the configs that --resume=force went on from.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -11,7 +12,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,19 +30,40 @@ def read_config(workdir: paths.Name) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: the folder holds no run.
-    ValueError: the file is not JSON.
+    ValueError: the file is not JSON, or not the config of a run.
   """
-  path = paths.place(workdir) / "config.json"
+  path = paths.as_path(workdir) / "config.json"
   if not path.is_file():
     raise FileNotFoundError(
       f"{path} does not exist, so {workdir} is not the workdir of a run; give "
       "the folder that was --workdir in training"
     )
   try:
-    return json.loads(paths.read_text(path))
-  except json.JSONDecodeError as error:
+    document = json.loads(paths.read_text(path))
+    named = isinstance(document["config"]["stage"]["name"], str)
+  except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
     raise ValueError(
       f"{path} is not JSON ({error}); restore it from a copy"
+    ) from error
+  except (KeyError, TypeError, IndexError):
+    named = False
+  if not named:
+    raise ValueError(
+      f"{path} is not of a run of this package: it has no config.stage.name; "
+      "give the folder that was --workdir in training"
+    )
+  return document
+
+
+@contextlib.contextmanager
+def blaming(workdir: paths.Name) -> Iterator[None]:
+  """Names config.json where what it says cannot be built."""
+  try:
+    yield
+  except (KeyError, TypeError, AttributeError, IndexError) as error:
+    raise ValueError(
+      f"{paths.as_path(workdir) / 'config.json'} is not that of a run of this "
+      f"version: {messages.text(error)}; restore it from a copy"
     ) from error
 
 
@@ -56,7 +78,7 @@ def write_config(
     "hardware": _hardware(),
     "earlier": earlier or [],
   }
-  path = paths.place(workdir) / "config.json"
+  path = paths.as_path(workdir) / "config.json"
   paths.write_text(path, json.dumps(document, indent=2) + "\n")
 
 
@@ -95,7 +117,7 @@ def plan(workdir: paths.Name, cfg: Any, resume: str) -> str:
     FileExistsError: the folder holds a run under 'never'.
   """
   messages.check_choice("--resume", resume, MODES)
-  folder = paths.place(workdir)
+  folder = paths.as_path(workdir)
   if not (folder / "config.json").exists():
     if any((folder / "checkpoints").glob("[0-9]*")):
       raise FileExistsError(
@@ -133,7 +155,7 @@ def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
     OSError: the folder cannot be written; and what `plan` raises.
   """
   mode = plan(workdir, cfg, resume)
-  folder = paths.place(workdir)
+  folder = paths.as_path(workdir)
   check_writable(folder)
   if mode == "done":
     return mode
@@ -151,12 +173,12 @@ def prepare(workdir: paths.Name, cfg: Any, resume: str) -> str:
 def mark_done(workdir: paths.Name, step: int) -> None:
   """Writes DONE, which launchers wait for."""
   if jax.process_index() == 0:
-    paths.write_text(paths.place(workdir) / "DONE", f"step {step}\n")
+    paths.write_text(paths.as_path(workdir) / "DONE", f"step {step}\n")
 
 
 def check_writable(workdir: paths.Name) -> None:
   """Makes the folder; OSError where nothing can be written into it."""
-  folder = paths.place(workdir)
+  folder = paths.as_path(workdir)
   probe = folder / f".write_test_{os.getpid()}"
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +196,7 @@ def check_space(workdir: paths.Name, state: PyTree) -> None:
   """OSError where not even one checkpoint of `state` fits on the disk."""
   leaves = jax.tree.leaves(state)
   need = sum(x.size * x.dtype.itemsize for x in leaves) / 2**20
-  free = paths.free_mib(paths.place(workdir))
+  free = paths.free_mib(paths.as_path(workdir))
   if free < need:
     raise OSError(
       f"the disk of workdir {workdir} has {free:.0f} MiB free, and one "

@@ -21,15 +21,15 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 def enable() -> None:
   """Sets JAX's folder of compiled programs, unless the user has set one.
 
-  A folder that cannot be made (a read-only home) is no error: each run then
-  compiles anew.
+  Without a folder that can be made (a read-only home, or none) every run
+  compiles its programs again.
   """
   if jax.config.jax_compilation_cache_dir:
     return
-  path = folder()
   try:
+    path = folder()
     path.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  except (OSError, RuntimeError):  # RuntimeError: a user without a home
     return
   jax.config.update("jax_compilation_cache_dir", str(path))
 

@@ -19,7 +19,7 @@ from magvit_jax.stages import futures, token_net
 from magvit_jax.stages.token_net import Net
 from magvit_jax.tasks import TokenCondition
 from magvit_jax.tasks import tables as task_tables
-from magvit_jax.types import Key, PyTree
+from magvit_jax.types import Key, PyTree, seed_key
 
 CHUNK = 16  # samples decoded at once: memory does not grow with `num`
 
@@ -182,7 +182,7 @@ class Completer:
 
 
 def _key(seed: int, chunk: int) -> Key:
-  return jax.random.fold_in(jax.random.key(seed), chunk)
+  return jax.random.fold_in(seed_key(seed), chunk)
 
 
 def _chunks(array: np.ndarray) -> list[tuple[np.ndarray, int]]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from magvit_jax.checkpoints import frozen_params, saved_weights
 from magvit_jax.decoding import maskgit
-from magvit_jax.files import paths
+from magvit_jax.files import paths, workdirs
 from magvit_jax.inference import (
   class_labels,
   generate,
@@ -61,12 +61,13 @@ def load_generator(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; "
       "load_generator needs one of the stage 'generator'"
     )
-  net = token_net.make_net(
-    generator=stage["generator"],
-    tasks=stage["tasks"],
-    dtype=stage["dtype"],
-    **frozen_params.stage_args(config),
-  )
+  with workdirs.blaming(folder):
+    net = token_net.make_net(
+      generator=stage["generator"],
+      tasks=stage["tasks"],
+      dtype=stage["dtype"],
+      **frozen_params.stage_args(config),
+    )
   key = jax.random.key(0)
   shapes = jax.eval_shape(lambda: token_net.init(net, key))
   weights = load_weights(folder, config, shapes, step)

@@ -27,6 +27,7 @@ import numpy as np
 
 from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checksum, saved_weights
+from magvit_jax.files import workdirs
 from magvit_jax.inference import tiling
 
 # Pixels of one piece over all tiles: what the host holds as float32 at a time.
@@ -64,8 +65,9 @@ def load_tokenizer(
       f"{os.fspath(folder)} holds a run of the stage {stage['name']!r}; "
       "load_tokenizer needs one of the stage 'tokenizer'"
     )
-  module = tokenizers.build_tokenizer(stage)
-  abstract = tokenizers.abstract(module)
+  with workdirs.blaming(folder):
+    module = tokenizers.build_tokenizer(stage)
+    abstract = tokenizers.abstract(module)
   params = saved_weights.weights(folder, abstract, step)
   clip = None if module.backbone.causal else config["data"]["frames"]
   return Codec(module, params, tile=tile, overlap=overlap, clip=clip)
@@ -247,6 +249,10 @@ class Codec:
     Yields:
       float32 [b n h w 3] in [-1, 1], in order.
     """
+    if frames is not None and frames < 1:
+      raise ValueError(f"frames is {frames}; it must be at least 1")
+    if size is not None and min(size) < 1:
+      raise ValueError(f"size is {size}; height and width are at least 1")
     st, sh, sw = self.strides
     pieces, (_, _, height, width, _) = _peek(pieces)
     h, w = size or (height * sh, width * sw)

@@ -83,7 +83,7 @@ def outlook(
     step: where it is.
     size: bytes of a checkpoint.
   """
-  folder, saving = paths.place(workdir), cfg["checkpoint"]
+  folder, saving = paths.as_path(workdir), cfg["checkpoint"]
   left = max(cfg["steps"] - step, 0)
   to_come = 1 + (left // saving["every"] if saving["every"] else 0)
   kept = saving["keep"] + (saving.get("best", "none") != "none")

@@ -52,7 +52,7 @@ class Incidents:
   ):
     self.process = jax.process_index()
     own = f"_{self.process}" if self.process else ""
-    self.path = paths.place(workdir) / f"incidents{own}.jsonl"
+    self.path = paths.as_path(workdir) / f"incidents{own}.jsonl"
     self._say, self.files = say, files
     self.skipped = 0
     self._told: set[str] = set()
@@ -196,7 +196,7 @@ def read(workdir: paths.Name) -> list[dict[str, Any]]:
   Each has 'process' too. A line that was cut short is left out.
   """
   rows = []
-  for path in sorted(paths.place(workdir).glob("incidents*.jsonl")):
+  for path in sorted(paths.as_path(workdir).glob("incidents*.jsonl")):
     number = path.stem.partition("_")[2]
     for line in paths.read_text(path).splitlines():
       with contextlib.suppress(json.JSONDecodeError, TypeError):

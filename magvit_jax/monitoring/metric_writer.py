@@ -42,7 +42,7 @@ class Writer:
 
   def __init__(self, workdir: paths.Name, *, steps: int, start: int):
     self.active = jax.process_index() == 0
-    path = paths.place(workdir) / "metrics.jsonl"
+    path = paths.as_path(workdir) / "metrics.jsonl"
     self.kept = read(path, start)
     if not self.active:
       return

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ import ml_collections
 
 from magvit_jax import messages, registry, sharding, tokenizers
 from magvit_jax.checkpoints import frozen_params
-from magvit_jax.files import workdirs
+from magvit_jax.files import paths, workdirs
 from magvit_jax.hardware.chips import Topology
 from magvit_jax.nn import target_platform
 from magvit_jax.stages import Stage, TrainState, token_net
@@ -119,7 +118,7 @@ def resolve(cfg: Any, spec: str, tokenizer: str, classes: int = CLASSES) -> Any:
     return cfg
   from magvit_jax import run_config
 
-  folder = pathlib.Path(cfg.tokenizer.workdir)
+  folder = paths.as_path(cfg.tokenizer.workdir)
   if not tokenizer and (folder / "config.json").exists():
     source = workdirs.read_config(folder)["config"]
   else:

@@ -25,7 +25,7 @@ def write(
     OSError: there is no run in a workdir, or the file cannot be written.
     ValueError: the two runs have no clips in common.
   """
-  target = paths.place(out or paths.place(workdir) / "report.html")
+  target = paths.as_path(out or paths.as_path(workdir) / "report.html")
   if out is not None and not paths.is_folder(target.parent):
     raise FileNotFoundError(
       f"{target} cannot be written: there is no folder {target.parent}; make it"
@@ -35,7 +35,7 @@ def write(
     run = run._replace(beside=gather.gather(beside))
     beside_section.check(run, run.beside)
   text = page.page(
-    f"{paths.title(run.path)} – report", head(run), sections.of(run)
+    f"{paths.basename(run.path)} – report", head(run), sections.of(run)
   )
   # A reader of the old report never sees half of the new one.
   paths.write_text(target, text)
@@ -62,7 +62,7 @@ def head(run: gather.Workdir) -> str:
   inner = run.tokenizer.notes if run.tokenizer else ()
   notes = [*run.notes, *(f"Tokenizer: {note}" for note in inner)]
   notes = "".join(page.paragraph(note, "bad") for note in notes)
-  name = page.escape(paths.title(run.path))
+  name = page.escape(paths.basename(run.path))
   return (
     f'<h1>{name}<span class="badge {style}">{state}</span></h1>'
     f'<div class="facts soft">{items}</div>{notes}'

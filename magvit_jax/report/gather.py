@@ -104,7 +104,7 @@ def gather(folder: paths.Name) -> Workdir:
   Raises:
     OSError: the folder has no config.json.
   """
-  path = paths.place(folder)
+  path = paths.as_path(folder)
   about = dict(workdirs.read_config(path))
   config = about.pop("config")
   notes: list[str] = []

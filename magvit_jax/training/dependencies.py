@@ -54,7 +54,7 @@ def _resolve_tokenizer(
 ) -> tuple[ml_collections.ConfigDict, PyTree]:
   source, saved = cfg.tokenizer.workdir, _saved(folder)
   saved = saved if saved and "tokenizer" in saved else None
-  if saved and not (paths.place(source) / "config.json").exists():
+  if saved and not (paths.as_path(source) / "config.json").exists():
     # The tokenizer's run is gone or elsewhere; this run has its weights.
     params = frozen_params.restore(folder, saved)["tokenizer"]
     stage = saved["tokenizer"]
@@ -91,7 +91,7 @@ def _resolve_perceptual(
   source = own["weights"]
   what = f"the weights of stage.perceptual ({own['name']}) in {source!r}"
   loss = perceptual.build(own, jnp.float32)
-  if trained and not paths.place(source).is_file():
+  if trained and not paths.as_path(source).is_file():
     # The file is gone or elsewhere; this run has its weights.
     params = frozen_params.restore_arrays(folder, frozen_params.shapes(cfg))[
       "perceptual"
@@ -192,7 +192,7 @@ def _check_pinned(group: str, source: str, mark: str, pinned: str) -> None:
 
 def _saved(folder: paths.Name) -> dict[str, Any] | None:
   """The config of the run in `folder`, if there is one."""
-  if not (paths.place(folder) / "config.json").exists():
+  if not (paths.as_path(folder) / "config.json").exists():
     return None
   return registry.plain(workdirs.read_config(folder)["config"])
 

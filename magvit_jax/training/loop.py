@@ -26,13 +26,14 @@ from magvit_jax.monitoring import (
   disk_space,
   goodput,
   incidents,
+  liveness,
   metric_writer,
   profiler,
   watchdog,
 )
 from magvit_jax.stages import Stage, TrainState, accumulation
 from magvit_jax.training import dependencies, evaluation
-from magvit_jax.types import Array, PyTree
+from magvit_jax.types import Array, PyTree, seed_key
 
 
 class Parts(NamedTuple):
@@ -121,7 +122,8 @@ def run(
   workdirs.check_writable(workdir)
   processes.check_shared(workdir)
   with contextlib.ExitStack() as stack, initialize.together():
-    loop = _Loop(cfg, paths.place(workdir), mesh, parts, stack, profile)
+    stack.enter_context(liveness.only_run(workdir))
+    loop = _Loop(cfg, paths.as_path(workdir), mesh, parts, stack, profile)
     loop.start(found if frozen is None else frozen)
     # What could not start leaves no config, and an earlier one as it was.
     if jax.process_index() == 0:
@@ -138,7 +140,7 @@ class _Loop:
     self.stack = stack
     self.clock = goodput.Clock()
     self.writer: metric_writer.Writer | None = None
-    self.key = jax.random.key(cfg.seed)
+    self.key = seed_key(cfg.seed)
     self.step = 0
     self.incidents = incidents.Incidents(
       workdir, self.say, parts.train.files, cfg.watch.spike
@@ -388,3 +390,4 @@ def _check_counts(cfg: Any) -> None:
   for name, least in (("steps", 1), ("batch", 1), ("seed", 0)):
     if cfg[name] < least:
       raise ValueError(f"{name} is {cfg[name]}; it must be at least {least}")
+  seed_key(cfg.seed)
