@@ -1,11 +1,11 @@
 """Files that their makers publish. Nothing is ever downloaded here."""
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from magvit_jax.checkpoints import checksum
+from magvit_jax.files import paths
 
 UNKNOWN = "not known"  # the sha256 of a file of which none was seen
 
@@ -28,7 +28,7 @@ def checksum_text(
   path: str | os.PathLike[str], files: Mapping[str, PublicFile]
 ) -> str:
   """One line on whether a file is the public one of its name."""
-  path = pathlib.Path(path)
+  path = paths.as_path(path)
   found = checksum.file_sha256(path)
   public = files.get(path.name)
   if public is None:
