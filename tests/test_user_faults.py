@@ -7,12 +7,12 @@ import subprocess
 import sys
 import types as python_types
 
-import fixtures_video
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers import video_files
 from magvit_jax import __main__ as command
 from magvit_jax import messages, types
 from magvit_jax.checkpoints import checkpointer
@@ -106,9 +106,7 @@ def test_a_foreign_config_is_named_in_one_line(tmp_path, capsys, verb, text):
   run = tmp_path / "run"
   run.mkdir()
   (run / "config.json").write_text(text, encoding="latin-1")
-  video = fixtures_video.write(
-    tmp_path / "a.mp4", fixtures_video.pictures(3, 16, 16)
-  )
+  video = video_files.write(tmp_path / "a.mp4", video_files.pictures(3, 16, 16))
   more = {
     "encode": [video, str(tmp_path / "a.npz")],
     "export": [f"--out={tmp_path / 'out'}"],
@@ -122,9 +120,7 @@ def test_a_foreign_config_is_named_in_one_line(tmp_path, capsys, verb, text):
 def test_a_config_that_cannot_be_built_is_named(tmp_path, capsys, verb):
   text = json.dumps({"config": {"stage": {"name": "tokenizer"}}})
   (tmp_path / "config.json").write_text(text)
-  video = fixtures_video.write(
-    tmp_path / "a.mp4", fixtures_video.pictures(3, 16, 16)
-  )
+  video = video_files.write(tmp_path / "a.mp4", video_files.pictures(3, 16, 16))
   more = [video, str(tmp_path / "a.npz")] if verb == "encode" else []
   assert command.main([verb, f"--workdir={tmp_path}", *more]) == 2
   error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -175,7 +171,7 @@ def test_text_with_names_that_are_not_utf8(tmp_path):
   name = os.fsdecode(b"caf\xe9.mp4")
   paths.write_text(tmp_path / "a.html", f"<p>{name}</p>")
   assert b"caf\\udce9.mp4" in (tmp_path / "a.html").read_bytes()
-  path = fixtures_video.write(tmp_path / "a.mp4", fixtures_video.pictures(3))
+  path = video_files.write(tmp_path / "a.mp4", fixtures_video.pictures(3))
   os.rename(path, tmp_path / name)
   source = video_folder.Source(
     split="train", root=str(tmp_path), frames=1, size=(8, 8), lines=8
@@ -186,7 +182,7 @@ def test_text_with_names_that_are_not_utf8(tmp_path):
 
 def folders(root, names):
   data = pathlib.Path(
-    fixtures_video.write(root / "one.mp4", fixtures_video.pictures(3, 16, 16))
+    video_files.write(root / "one.mp4", fixtures_video.pictures(3, 16, 16))
   ).read_bytes()
   for k in range(24):
     for name in names:

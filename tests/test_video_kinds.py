@@ -5,11 +5,11 @@ import struct
 from fractions import Fraction
 
 import av
-import fixtures_video
 import numpy as np
 import PIL.Image
 import pytest
 
+from helpers import video_files
 from magvit_jax.data import _pixels, video_io, video_write
 
 FRAMES, HEIGHT, WIDTH = 23, 32, 80
@@ -168,9 +168,9 @@ def test_packets_before_the_first_frame_that_can_be_shown(tmp_path, extension):
 def test_fps_is_the_mean_of_uneven_times(tmp_path, extension, seed):
   times = np.cumsum(np.random.default_rng(seed).integers(20, 200, 30))
   codec = "libvpx" if extension == "webm" else "libx264"
-  path = fixtures_video.write(
+  path = video_files.write(
     tmp_path / f"a.{extension}",
-    fixtures_video.pictures(30),
+    video_files.pictures(30),
     1000,
     codec=codec,
     stamps=[int(t) for t in times],
@@ -226,7 +226,7 @@ MATRICES = {  # (a, b, c, d) of the display matrix: how the picture is shown
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_display_matrix_of_all_orientations(tmp_path, matrix):
   path = tmp_path / "a.mp4"
-  video_write.write_video(path, fixtures_video.pictures(2), 25, quality=0)
+  video_write.write_video(path, video_files.pictures(2), 25, quality=0)
   plain = video_io.read_all(path)[0]
   data = bytearray(path.read_bytes())
   at = data.index(b"tkhd") + 4 + 4 + 20 + 16
@@ -295,7 +295,7 @@ DEPTHS = [
 @pytest.mark.parametrize("codec, extension, pix_fmt", DEPTHS)
 def test_bit_depths_keep_brightness(tmp_path, codec, extension, pix_fmt):
   video = np.stack([np.full((16, 16, 3), v, np.uint8) for v in (0, 90, 255)])
-  path = fixtures_video.write(
+  path = video_files.write(
     tmp_path / f"a.{extension}", video, codec=codec, pix_fmt=pix_fmt
   )
   back = video_io.read_all(path)
