@@ -171,7 +171,7 @@ def test_text_with_names_that_are_not_utf8(tmp_path):
   name = os.fsdecode(b"caf\xe9.mp4")
   paths.write_text(tmp_path / "a.html", f"<p>{name}</p>")
   assert b"caf\\udce9.mp4" in (tmp_path / "a.html").read_bytes()
-  path = video_files.write(tmp_path / "a.mp4", fixtures_video.pictures(3))
+  path = video_files.write(tmp_path / "a.mp4", video_files.pictures(3))
   os.rename(path, tmp_path / name)
   source = video_folder.Source(
     split="train", root=str(tmp_path), frames=1, size=(8, 8), lines=8
@@ -182,7 +182,7 @@ def test_text_with_names_that_are_not_utf8(tmp_path):
 
 def folders(root, names):
   data = pathlib.Path(
-    video_files.write(root / "one.mp4", fixtures_video.pictures(3, 16, 16))
+    video_files.write(root / "one.mp4", video_files.pictures(3, 16, 16))
   ).read_bytes()
   for k in range(24):
     for name in names:
