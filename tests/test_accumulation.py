@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.quantizers import lfq, vq
 from magvit_jax.stages import accumulation, tokenizer, update
 from magvit_jax.tokenizers import Tokenizer
@@ -179,7 +180,7 @@ def test_each_block_of_rows_has_its_share_of_every_part():
 
 @pytest.mark.parametrize("parts", [3, 0, -1])
 def test_parts_that_do_not_divide_the_batch_are_named(parts):
-  with pytest.raises(ValueError, match=f"accumulate is {parts} and the batch"):
+  with error_names(ValueError, "stage.accumulate", parts, 4):
     accumulation.split(videos(), parts)
 
 
@@ -231,5 +232,5 @@ def test_the_working_copy_leaves_codebooks_and_vectors_alone():
 
 
 def test_an_unknown_dtype_is_told_the_known_ones():
-  with pytest.raises(ValueError, match="one of float32, bfloat16"):
+  with error_names(ValueError, "stage.param_dtype", "float16"):
     training(lfq.Quantizer(bits=4), {}, param_dtype="float16")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import magvit_jax
+from helpers.errors import error_names
 from magvit_jax.checkpoints import checksum
 from magvit_jax.data import transforms
 from magvit_jax.inference import video_codec
@@ -153,7 +154,7 @@ def test_a_tokenizer_that_is_not_causal_codes_each_clip_alone():
   back = tok.decode(ids, frames=21)
   again = [np.clip(Whole().decode(x[None])[0], -1, 1) for x in alone]
   np.testing.assert_allclose(back, np.concatenate(again)[:21], atol=1e-6)
-  with pytest.raises(ValueError, match="clips of 2 latent frames"):
+  with error_names(ValueError, 1, 2):
     tok.decode(ids[:5])
 
 
@@ -191,36 +192,36 @@ def test_two_programs_serve_videos_of_any_length():
 
 
 @pytest.mark.parametrize(
-  "video,text",
+  "video,named",
   [
-    (pixels(9, 16), "shape"),
-    (pixels(0, 16, 16), "at least one"),
-    (pixels(9, 16, 16).astype(np.float32), r"\[-1, 1\]"),
-    (pixels(9, 16, 16).astype(np.int64), "uint8"),
-    (np.full((9, 16, 16, 3), np.nan, np.float32), "nan"),
-    (np.zeros((9, 16, 16, 4), np.uint8), "shape"),
+    (pixels(9, 16), ["(9, 16, 3)"]),
+    (pixels(0, 16, 16), ["(1, 0, 16, 16, 3)"]),
+    (pixels(9, 16, 16).astype(np.float32), ["[0, 255]", "[-1, 1]"]),
+    (pixels(9, 16, 16).astype(np.int64), ["int64", "uint8"]),
+    (np.full((9, 16, 16, 3), np.nan, np.float32), ["[nan, nan]"]),
+    (np.zeros((9, 16, 16, 4), np.uint8), ["(9, 16, 16, 4)"]),
   ],
 )
-def test_what_is_not_a_video_is_refused(tok, video, text):
-  with pytest.raises(ValueError, match=text):
+def test_what_is_not_a_video_is_refused(tok, video, named):
+  with error_names(ValueError, *named):
     tok.encode(video)
 
 
 @pytest.mark.parametrize(
-  "change,text",
+  "change,named",
   [
-    (lambda ids: (ids[..., :1], {}), "f = 2"),
-    (lambda ids: (ids + 2, {}), "another one"),
-    (lambda ids: (ids - 99999, {}), "another one"),
-    (lambda ids: (ids / 2, {}), "integers"),
-    (lambda ids: (ids[0], {}), "shape"),
-    (lambda ids: (ids, {"frames": 10}), "frames=10"),
-    (lambda ids: (ids, {"size": (17, 16)}), "17"),
+    (lambda ids: (ids[..., :1], {}), ["(1, 3, 2, 2, 1)", "f = 2"]),
+    (lambda ids: (ids + 2, {}), ["(1048576, 2)"]),
+    (lambda ids: (ids - 99999, {}), ["(1048576, 2)"]),
+    (lambda ids: (ids / 2, {}), ["float64"]),
+    (lambda ids: (ids[0], {}), ["(2, 2, 2)"]),
+    (lambda ids: (ids, {"frames": 10}), ["frames=10", 9]),
+    (lambda ids: (ids, {"size": (17, 16)}), ["size=(17, 16)", "16x16"]),
   ],
 )
-def test_ids_of_another_tokenizer_are_refused(tok, change, text):
+def test_ids_of_another_tokenizer_are_refused(tok, change, named):
   ids, kwargs = change(tok.encode(pixels(9, 16, 16)))
-  with pytest.raises(ValueError, match=text):
+  with error_names(ValueError, *named):
     tok.decode(ids, **kwargs)
 
 
@@ -246,10 +247,10 @@ def test_pixels_survive_the_way_to_float_and_back():
 
 def test_the_public_names_are_found_and_others_are_named():
   assert magvit_jax.load_tokenizer is video_codec.load_tokenizer
-  with pytest.raises(AttributeError, match="load_tokenizer"):
+  with error_names(AttributeError, "load_tokeniser", "load_tokenizer"):
     _ = magvit_jax.load_tokeniser
 
 
 def test_a_missing_workdir_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match="nowhere"):
+  with error_names(FileNotFoundError, tmp_path / "nowhere"):
     magvit_jax.load_tokenizer(tmp_path / "nowhere")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import registry, sharding, transformers
 from magvit_jax.configs import commit
 from magvit_jax.transformers import bert
@@ -46,7 +47,7 @@ def test_words_follow_each_other_and_none_is_negative():
   # A single task has no word of its own, and no slots for others.
   assert bert.words((1024,), classes=101, tasks=1).count == 1024 + 102 + 1
   bert.words((4,), classes=0, tasks=15)
-  with pytest.raises(ValueError, match="16 tasks.*words for 15.*'modern'"):
+  with error_names(ValueError, 16, 15, "modern"):
     bert.words((4,), classes=0, tasks=16)
 
 
@@ -209,13 +210,13 @@ def test_every_weight_of_a_product_is_gathered_first():
 
 
 @pytest.mark.parametrize(
-  "args,match",
+  "args,named",
   [
-    (dict(heads=5), "multiple of heads"),
-    (dict(remat="ful"), "did you mean 'full'"),
-    (dict(dropout=1.0), r"lie in \[0, 1\)"),
+    (dict(heads=5), [24, 5, "heads"]),
+    (dict(remat="ful"), ["remat", "ful", "full"]),
+    (dict(dropout=1.0), ["dropout", 1.0]),
   ],
 )
-def test_arguments_that_do_not_fit_are_refused(args, match):
-  with pytest.raises(ValueError, match=match):
+def test_arguments_that_do_not_fit_are_refused(args, named):
+  with error_names(ValueError, *named):
     build(**args)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.files import bit_packing
 
 
@@ -50,27 +51,29 @@ def test_no_ids_are_no_bytes():
 
 
 @pytest.mark.parametrize(
-  "call, words",
+  "call, named",
   [
     (
       lambda: bit_packing.pack(np.array([[1000]]), (1000,)),
-      "must lie in 0..999",
+      ["1000..1000", "0..999"],
     ),
-    (lambda: bit_packing.pack(np.array([[-1]]), (1000,)), "lie in -1..-1"),
-    (lambda: bit_packing.pack(np.array([1, 2, 3]), (8, 8)), "the 2 factors"),
-    (lambda: bit_packing.pack(np.zeros((1, 0), int), ()), "the 0 factors"),
-    (lambda: bit_packing.pack(np.array([[0]]), (0,)), "must lie in 1..2^63"),
-    (lambda: bit_packing.unpack(b"ab", (3, 1), (256,)), "which take 3"),
-    (lambda: bit_packing.unpack(b"\xff", (1, 1), (8,)), "behind the last id"),
-    (lambda: bit_packing.unpack(b"\x07", (1, 1), (6,)), "is 7, out of 0..5"),
+    (lambda: bit_packing.pack(np.array([[-1]]), (1000,)), ["-1..-1", "0..999"]),
+    (lambda: bit_packing.pack(np.array([1, 2, 3]), (8, 8)), ["(3,)", "(8, 8)"]),
+    (lambda: bit_packing.pack(np.zeros((1, 0), int), ()), ["(1, 0)", "()"]),
+    (lambda: bit_packing.pack(np.array([[0]]), (0,)), [0, "1..2^63"]),
+    (
+      lambda: bit_packing.unpack(b"ab", (3, 1), (256,)),
+      [2, "(3, 1)", "(256,)", 3],
+    ),
+    (lambda: bit_packing.unpack(b"\xff", (1, 1), (8,)), ["bits"]),
+    (lambda: bit_packing.unpack(b"\x07", (1, 1), (6,)), [7, "0..5"]),
   ],
 )
-def test_wrong_input_names_value_and_cure(call, words):
-  with pytest.raises(ValueError) as error:
+def test_wrong_input_names_value_and_cure(call, named):
+  with error_names(ValueError, *named):
     call()
-  assert words in str(error.value)
 
 
 def test_ids_must_be_integers():
-  with pytest.raises(TypeError, match="float64"):
+  with error_names(TypeError, "float64"):
     bit_packing.pack(np.zeros((1, 1)), (8,))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import test_contracts as contracts
 
+from helpers.errors import error_names
 from magvit_jax.configs import magvit
 from magvit_jax.nn import group_norm, resample
 from magvit_jax.tokenizers import causal3d
@@ -96,19 +97,19 @@ def test_an_adaptive_norm_takes_scale_and_shift_from_the_codes_of_a_frame():
 
 
 @pytest.mark.parametrize(
-  "args, words",
+  "args, named",
   [
-    (dict(down="pool"), "down is 'pool'; it is one of conv, average"),
-    (dict(up="conv"), "up is 'conv'; it is one of depth, nearest"),
-    (dict(kernel=(1, 3, 3)), "sees one frame.*temporal stride of 1"),
+    (dict(down="pool"), ["down", "pool"]),
+    (dict(up="conv"), ["up", "conv"]),
+    (dict(kernel=(1, 3, 3)), ["kernel", "(1, 3, 3)", "[(2, 2, 2), (2, 2, 2)]"]),
   ],
 )
-def test_arguments_that_do_not_fit_are_refused(args, words):
-  with pytest.raises(ValueError, match=words):
+def test_arguments_that_do_not_fit_are_refused(args, named):
+  with error_names(ValueError, *named):
     causal3d.Backbone(18, **args)
 
 
 def test_a_later_chunk_that_breaks_the_stride_is_told_how_long_chunks_are():
   module = causal3d.Backbone(**causal3d.TINY)
-  with pytest.raises(ValueError, match="3 frames do not go on .* have k . 2"):
+  with error_names(ValueError, "causal3d", 3, 2):
     module.encode_chunk((), jnp.zeros((1, 3, 4, 4, 3)))

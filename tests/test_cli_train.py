@@ -3,6 +3,7 @@
 import ml_collections
 import pytest
 
+from helpers.errors import check_names, error_names
 from magvit_jax import __main__ as command
 from magvit_jax import run_config
 from magvit_jax.monitoring import incidents
@@ -77,26 +78,27 @@ def test_a_stopped_run_exits_with_the_signal(spec, ran):
 
 
 @pytest.mark.parametrize(
-  "flag, words",
+  "flag, named",
   [
-    ("--config.stepz=1", "did you mean 'steps'?"),
-    ("--config.stage.optim.rl=1", "config.stage.optim has no key 'rl'"),
-    ("--config.steps.more=1", "it is a value"),
-    ("--config.steps=many", "must be int"),
-    ("--config.steps=1.5", "must be int"),
-    ("--config.data.flip=1", "must be bool"),
-    ("--config.stage.optim=1", "set those one by one"),
-    ("--config.steps", "needs a value"),
-    ("--stepz=1", "unknown flag '--stepz'"),
-    ("--profile_steps=5:3", "--profile_steps=5:3: it is FIRST:LAST"),
-    ("--profile_steps=5", "--profile_steps=5: it is FIRST:LAST"),
+    ("--config.stepz=1", ["stepz", "steps"]),
+    ("--config.stage.optim.rl=1", ["config.stage.optim", "rl"]),
+    ("--config.steps.more=1", ["config.steps"]),
+    ("--config.steps=many", ["many", "int"]),
+    ("--config.steps=1.5", ["1.5", "int"]),
+    ("--config.data.flip=1", ["1", "bool"]),
+    ("--config.stage.optim=1", ["config.stage.optim"]),
+    ("--config.steps", ["--config.steps"]),
+    ("--stepz=1", ["--stepz"]),
+    ("--profile_steps=5:3", ["--profile_steps=5:3", "FIRST:LAST"]),
+    ("--profile_steps=5", ["--profile_steps=5", "FIRST:LAST"]),
   ],
 )
-def test_wrong_flags_are_one_clear_line(spec, ran, capsys, flag, words):
+def test_wrong_flags_are_one_clear_line(spec, ran, capsys, flag, named):
   code = command.main(["train", f"--config={spec}", "--workdir=w", flag])
   error = capsys.readouterr().err
   assert code == 2 and not ran
-  assert error.startswith("error: ") and words in error
+  assert error.startswith("error: ")
+  check_names(error, *named)
   assert "Traceback" not in error and len(error.splitlines()) == 1
 
 
@@ -126,7 +128,7 @@ def test_config_names_are_found_and_suggested(tmp_path, monkeypatch):
   monkeypatch.setattr(run_config, "_config_folders", lambda: [folder])
   assert run_config.load_config("tokenizer/toy").kind == "small"
   assert run_config.load_config("tokenizer/toy:b").kind == "b"
-  with pytest.raises(FileNotFoundError, match="did you mean 'tokenizer/toy'"):
+  with error_names(FileNotFoundError, "tokenizer/toi", "tokenizer/toy"):
     run_config.load_config("tokenizer/toi")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import __main__ as command
 from magvit_jax.distributed import clusters
 
@@ -50,23 +51,31 @@ def test_what_flags_and_environment_say(flags, env, place):
 
 
 @pytest.mark.parametrize(
-  "flags, env, words",
+  "flags, env, named",
   [
-    (("h:1",), {}, "--coordinator=h:1 without --processes and --process"),
-    (("", 2, 0), {}, "--processes=2, --process=0 without --coordinator"),
-    (("", None, 1), STEP, "--process=1 without --coordinator"),
-    (("h:1", 2), JAX, "without --process"),
-    (("h:1", 2, 2), {}, "--process=2 of --processes=2: processes are counted"),
-    (("h:1", 0, 0), {}, "N is at least 1"),
-    (("h", 2, 0), {}, "the coordinator is 'h'; it is HOST:PORT"),
-    (("h:99999", 2, 0), {}, "it is HOST:PORT"),
-    ((), JAX | {"JAX_PROCESS_ID": "2b"}, "JAX_PROCESS_ID is '2b'"),
-    ((), {"JAX_NUM_PROCESSES": "2"}, "without JAX_COORDINATOR_ADDRESS"),
-    ((), {"JAX_COORDINATOR_ADDRESS": "h:1"}, "without JAX_NUM_PROCESSES and"),
+    (("h:1",), {}, ["--coordinator=h:1", "--processes", "--process"]),
+    (("", 2, 0), {}, ["--processes=2", "--process=0", "--coordinator"]),
+    (("", None, 1), STEP, ["--process=1", "--coordinator"]),
+    (("h:1", 2), JAX, ["--coordinator=h:1", "--processes=2", "--process"]),
+    (("h:1", 2, 2), {}, ["--process=2", "--processes=2"]),
+    (("h:1", 0, 0), {}, ["--process=0", "--processes=0"]),
+    (("h", 2, 0), {}, ["h", "HOST:PORT"]),
+    (("h:99999", 2, 0), {}, ["h:99999", "HOST:PORT"]),
+    ((), JAX | {"JAX_PROCESS_ID": "2b"}, ["JAX_PROCESS_ID", "2b"]),
+    (
+      (),
+      {"JAX_NUM_PROCESSES": "2"},
+      ["JAX_NUM_PROCESSES", 2, "JAX_COORDINATOR_ADDRESS"],
+    ),
+    (
+      (),
+      {"JAX_COORDINATOR_ADDRESS": "h:1"},
+      ["JAX_COORDINATOR_ADDRESS", "h:1", "JAX_NUM_PROCESSES"],
+    ),
   ],
 )
-def test_what_is_missing_or_contradicts_is_told(flags, env, words):
-  with pytest.raises(ValueError, match=words):
+def test_what_is_missing_or_contradicts_is_told(flags, env, named):
+  with error_names(ValueError, *named):
     clusters.find(*flags, env=env)
 
 

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 
 from helpers import video_files
+from helpers.errors import error_names
 from magvit_jax import configs, registry, run_config, tokenizers
 from magvit_jax.checkpoints import frozen_params
 from magvit_jax.configs import common
@@ -259,18 +260,17 @@ def test_the_quickstart_spends_at_most_a_tenth_of_a_bit_per_pixel():
 
 
 @pytest.mark.parametrize(
-  "arg, words",
+  "arg, named",
   [
-    ("quantizer=fsk", "'quantizer=fsk' is not offered (did you mean 'fsq'?)"),
-    ("smok", "'smok' is not offered (did you mean 'smoke'?)"),
-    ("quantiser=fsq", "(did you mean 'quantizer'?)"),
-    ("lfq,vq", "this config takes quantizer=lfq|fsq; losses="),
+    ("quantizer=fsk", ["quantizer=fsk", "fsq"]),
+    ("smok", ["smok", "smoke"]),
+    ("quantiser=fsq", ["quantiser=fsq", "quantizer"]),
+    ("lfq,vq", ["lfq,vq", "quantizer=lfq|fsq"]),
   ],
 )
-def test_wrong_config_arguments_are_told_what_is_offered(arg, words):
-  with pytest.raises(ValueError) as error:
+def test_wrong_config_arguments_are_told_what_is_offered(arg, named):
+  with error_names(ValueError, *named):
     run_config.load_config(f"tokenizer/clips:{arg}")
-  assert words in str(error.value)
 
 
 def test_config_arguments_go_with_or_without_their_key_in_any_order():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import registry
 
 GRIDS = ("lexical", "multiscale")  # they quantize a grid, not a latent
@@ -91,7 +92,7 @@ def test_ids_are_in_range_and_not_all_the_same(name):
   ids = np.asarray(module.apply(variables, z).ids)
   if not module.sizes:
     assert ids.shape[-1] == 0
-    with pytest.raises(ValueError, match="no ids"):
+    with error_names(ValueError, ids.shape):
       module.apply(variables, jnp.asarray(ids), method=module.lookup)
     return
   ids = ids.reshape(-1, len(module.sizes))
@@ -105,11 +106,11 @@ def test_wrong_ids_are_an_error_and_are_clamped_under_jit(name):
   lookup = lambda ids: module.apply(variables, ids, method=module.lookup)  # noqa: E731
   ids = jnp.zeros(module.ids_shape(z.shape), jnp.int32)
   for wrong in (-1, module.sizes[-1]):
-    with pytest.raises(ValueError, match=f"id {wrong} of factor .* is out of"):
+    with error_names(ValueError, wrong, f"0..{module.sizes[-1] - 1}"):
       lookup(ids.at[..., -1].set(wrong))
-  with pytest.raises(ValueError, match="ids have shape"):
+  with error_names(ValueError, ids[..., :0].shape, module.sizes):
     lookup(ids[..., :0])
-  with pytest.raises(TypeError, match="they must be integers"):
+  with error_names(TypeError, "float32"):
     lookup(ids.astype(jnp.float32))
   low = jax.jit(lookup)(ids - 5)
   np.testing.assert_allclose(low, lookup(ids), rtol=1e-6, atol=1e-6)

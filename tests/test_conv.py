@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from helpers.errors import error_names
 from magvit_jax.nn import conv, conv_frames, norm, resample, target_platform
 from magvit_jax.tokenizers import causal3d
 
@@ -155,47 +156,50 @@ def test_norms_see_one_frame(name):
 
 
 @pytest.mark.parametrize(
-  "frames, start, words",
+  "frames, start, named",
   [
-    (4, True, "4 frames does not fit a temporal stride of 2: it must have 1"),
-    (3, False, "it must have k \\* 2 frames here"),
+    (4, True, [4, 2]),
+    (3, False, [3, 2]),
   ],
 )
-def test_a_chunk_of_a_wrong_length_is_refused(frames, start, words):
+def test_a_chunk_of_a_wrong_length_is_refused(frames, start, named):
   x = jnp.zeros((1, frames, 2, 2, 1))
   carry = None if start else jnp.zeros((1, 1, 2, 2, 1))
-  with pytest.raises(ValueError, match=words):
+  with error_names(ValueError, *named):
     conv.with_past(x, carry, 2, 2, "zero")
 
 
 @pytest.mark.parametrize(
-  "make, words",
+  "make, named",
   [
-    (lambda: conv.CausalConv(4, (3, 3, 3), (4, 1, 1)), "would skip pixels"),
-    (lambda: conv.CausalConv(4, pad="reflect"), "one of zero, replicate"),
-    (lambda: norm.make("batch"), "one of frame_group, position"),
+    (
+      lambda: conv.CausalConv(4, (3, 3, 3), (4, 1, 1)),
+      ["CausalConv", "(3, 3, 3)", "(4, 1, 1)"],
+    ),
+    (lambda: conv.CausalConv(4, pad="reflect"), ["pad", "reflect"]),
+    (lambda: norm.make("batch"), ["norm", "batch", "frame_group"]),
     (
       lambda: causal3d.Backbone(4, strides=((2, 2, 2),)),
-      "4 multipliers need 3 strides",
+      ["causal3d", 4, 3, "((2, 2, 2),)"],
     ),
-    (lambda: causal3d.Backbone(4, block="conv"), "one of"),
+    (lambda: causal3d.Backbone(4, block="conv"), ["block", "conv"]),
   ],
 )
-def test_wrong_arguments_are_refused_when_built(make, words):
-  with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_are_refused_when_built(make, named):
+  with error_names(ValueError, *named):
     make()
 
 
 @pytest.mark.parametrize(
-  "size, words",
+  "size, named",
   [
-    ((16, 128, 128), "use 1 \\+ k \\* 4, such as 13 or 17"),
-    ((0, 128, 128), "0 frames do not fit"),
-    ((17, 130, 128), "130x128 is not divisible .* pad it to 136x128"),
+    ((16, 128, 128), [16, 4, 13, 17]),
+    ((0, 128, 128), [0, 4, 1, 5]),
+    ((17, 130, 128), ["130x128", "8x8", "136x128"]),
   ],
 )
-def test_sizes_that_do_not_divide_are_told_the_next_that_do(size, words):
+def test_sizes_that_do_not_divide_are_told_the_next_that_do(size, named):
   backbone = causal3d.Backbone(18)
   assert backbone.latent_shape(17, 128, 128) == (5, 16, 16, 18)
-  with pytest.raises(ValueError, match=words):
+  with error_names(ValueError, *named):
     backbone.latent_shape(*size)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from parity import perceptual as peer
 
+from helpers.errors import error_names
 from magvit_jax import registry, tree_utils
 from magvit_jax.__main__ import main
 from magvit_jax.convert.nets import vgg16_lpips
@@ -155,19 +156,19 @@ def test_other_files_of_weights_are_refused(tmp_path):
   empty = tmp_path / "empty.npz"
   empty.write_bytes(b"PK")
   for path in (half, empty):
-    with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+    with error_names(ValueError, path):
       weight_file.read(path)
-  with pytest.raises(ValueError, match="weights are read from"):
+  with error_names(ValueError, tmp_path / "w.pth", ".safetensors", ".npz"):
     weight_file.read(tmp_path / "w.pth")
   found = weight_file.read(whole)[0]
-  for wanted, text in (
-    (dict(a=np.ones((3, 2)), c=np.ones(1)), "3 arrays differ:\n  a: .2, 3. "),
-    (arrays | {"c": np.ones(1), "d": np.ones(1)}, "c: absent there, .1,. here"),
+  for wanted, named in (
+    (dict(a=np.ones((3, 2)), c=np.ones(1)), (3, "a", "(2, 3)", "(3, 2)")),
+    (arrays | {"c": np.ones(1), "d": np.ones(1)}, (2, "c", "(1,)")),
   ):
-    with pytest.raises(ValueError, match=text):
+    with error_names(ValueError, "weights", *named):
       weight_file.fit(found, wanted, "weights")
-  for bad, text in ((np.inf, "not finite"), (3, "weights are floats")):
-    with pytest.raises(ValueError, match=text):
+  for bad, named in ((np.inf, "a"), (3, "int64")):
+    with error_names(ValueError, "weights", "a", named):
       weight_file.fit({"a": np.asarray(bad)}, {"a": np.zeros(())}, "weights")
 
 

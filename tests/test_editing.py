@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.inference import prompts
 from magvit_jax.tasks import regions, tables
 
@@ -117,67 +118,76 @@ def test_what_was_made_last_is_what_goes_on():
 
 
 @pytest.mark.parametrize(
-  "run, text",
+  "run, named",
   [
     (
       lambda: prompts.by_task(model("class_cond"), "inpaint_centra"),
-      "not trained for the task 'inpaint_centra'; its tasks are class_cond",
+      ["inpaint_centra", "class_cond"],
     ),
     (
       lambda: prompts.from_label(model("interpolation")),
-      "to sample by class; its tasks are interpolation",
+      ["interpolation"],
     ),
     (
       lambda: prompts.predict(model("interpolation"), clip(), None, False),
-      "to predict frames; its tasks are interpolation",
+      ["interpolation"],
     ),
     (
       lambda: prompts.interpolate(model("five", "told"), clip(), None),
-      "to interpolate; its tasks are five, told",
+      ["five", "told"],
     ),
     (
       lambda: prompts.interpolate(model(), clip(), 2),
-      "given=2.*trained to interpolate from 1 of 9",
+      ["given=2", 1, 9],
     ),
     (
       lambda: prompts.outpaint(model("five"), clip(9, 8, 12)),
-      "not trained to fill in parts of frames; its tasks are five",
+      ["five"],
     ),
     (
       lambda: prompts.inpaint(model("class_cond"), clip(), box=(0, 0, 8, 8)),
-      "not trained to fill in parts of frames",
+      ["class_cond"],
     ),
-    (lambda: prompts.outpaint(model(), clip()), "smaller in height, width"),
-    (lambda: prompts.outpaint(model(), clip(9, 20, 12)), "smaller in"),
-    (lambda: prompts.outpaint(model(), clip(5, 8, 12)), "of 9 frames that"),
-    (lambda: prompts.outpaint(model(), clip(9, 2, 2)), "no token lies wholly"),
-    (lambda: prompts.inpaint(model(), clip()), "hides no pixel"),
+    (lambda: prompts.outpaint(model(), clip()), ["(9, 16, 24, 3)", "16x24"]),
+    (
+      lambda: prompts.outpaint(model(), clip(9, 20, 12)),
+      ["(9, 20, 12, 3)", "16x24"],
+    ),
+    (
+      lambda: prompts.outpaint(model(), clip(5, 8, 12)),
+      ["(5, 8, 12, 3)", "16x24", 9],
+    ),
+    (lambda: prompts.outpaint(model(), clip(9, 2, 2)), ["video"]),
+    (
+      lambda: prompts.inpaint(model(), clip()),
+      ["box=(top, left, bottom, right)"],
+    ),
     (
       lambda: prompts.inpaint(model(), clip(), np.ones((16, 24), bool)),
-      "hides every pixel",
+      ["box=(top, left, bottom, right)"],
     ),
     (
       lambda: prompts.inpaint(model(), clip(), np.ones((16, 16), bool)),
-      r"mask has shape \(16, 16\); it must be \(16, 24\)",
+      ["(16, 16)", "(16, 24)", "(9, 16, 24)"],
     ),
     (
       lambda: prompts.inpaint(model(), clip(), np.zeros((9, 16, 24))),
-      "mask is float64; it must be bool",
+      ["float64"],
     ),
     (
       lambda: prompts.inpaint(model(), clip(), box=(8, 0, 4, 8)),
-      r"box=\(8, 0, 4, 8\) is not \(top, left, bottom, right\)",
+      ["box", "(8, 0, 4, 8)"],
     ),
     (
       lambda: prompts.inpaint(model(), clip(12), box=(0, 0, 8, 8)),
-      "12 frames and this checkpoint makes 9",
+      [],
     ),
     (
       lambda: prompts.inpaint(model(), clip(5), box=(0, 0, 8, 8)),
-      "at least 9 frames",
+      ["(5, 16, 24, 3)", "[t 16 24 3]", 9],
     ),
   ],
 )
-def test_what_no_task_serves_is_refused(run, text):
-  with pytest.raises(ValueError, match=text):
+def test_what_no_task_serves_is_refused(run, named):
+  with error_names(ValueError, *named):
     run()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.losses import entropy
 
 D, N, TAU = 10, 200, 0.5
@@ -104,7 +105,7 @@ def test_eighteen_bits_of_1280_latents_fit_in_little_memory():
 
 @pytest.mark.parametrize("bits, groups", [(10, 3), (10, 0), (21, 1)])
 def test_groups_that_do_not_fit_are_refused(bits, groups):
-  with pytest.raises(ValueError, match="divisor of 10|at least 2 groups"):
+  with error_names(ValueError, bits):
     entropy.batch_entropy(jnp.zeros((2, bits)), groups)
 
 
@@ -204,9 +205,9 @@ def test_no_latents_have_no_entropy():
 
 
 @pytest.mark.parametrize(
-  "levels, groups, words",
-  [((8,) * 6, 4, "divisor of 6"), ((8,) * 7, 1, "use more groups")],
+  "levels, groups, named",
+  [((8,) * 6, 4, (6, 4)), ((8,) * 7, 1, ((8,) * 7, 2**21))],
 )
-def test_grids_that_do_not_fit_are_refused(levels, groups, words):
-  with pytest.raises(ValueError, match=words):
+def test_grids_that_do_not_fit_are_refused(levels, groups, named):
+  with error_names(ValueError, *named):
     entropy.check_grid(levels, groups)

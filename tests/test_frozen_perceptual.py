@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import tiny_generator as tiny
+from helpers.errors import error_names
 from magvit_jax import registry, sharding, tokenizers, tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -125,19 +126,21 @@ def test_evaluation_and_the_codec_need_no_perceptual_weights(trained, tmp_path):
 def test_other_weights_are_refused_even_by_force(trained, tmp_path):
   folder, path = trained
   other = write(tmp_path / "other.safetensors", seed=1)
-  with pytest.raises(ValueError, match="another perceptual loss:\n  fingerpri"):
+  with error_names(ValueError, folder, "fingerprint"):
     loop.run(config(other), folder, "force")
-  with pytest.raises(
-    ValueError, match="(?s)another perceptual loss.*lpips -> resnet50"
-  ):
+  with error_names(ValueError, "resnet50"):
     loop.run(config(path, RESNET), folder, "force")
   pinned = LPIPS | dict(fingerprint="0123456789abcdef")
-  with pytest.raises(ValueError, match="has the fingerprint.*0123456789abcdef"):
+  with error_names(
+    ValueError, "stage.perceptual.fingerprint", "0123456789abcdef"
+  ):
     loop.run(config(path, pinned), tmp_path / "new")
   plain = tmp_path / "plain"
   plain.mkdir()
   workdirs.write_config(plain, without(config(path)))
-  with pytest.raises(ValueError, match="trained without a perceptual.*init_fr"):
+  with error_names(
+    ValueError, plain, "stage.perceptual.name", "--config.init_from"
+  ):
     loop.run(config(path), plain, "force")
   assert not (tmp_path / "new").exists()
 
@@ -160,35 +163,34 @@ def zero_logits(arrays):
 
 
 @pytest.mark.parametrize(
-  "own, change, notes, text",
+  "own, change, notes, named",
   [
-    (LPIPS, zero_head, {}, "distance of noise to grey is 0.0"),
-    (RESNET, zero_logits, {}, "distance of noise to grey is 0.0"),
-    (LPIPS, negative, {}, "linear/relu1_2 has the weight -0"),
-    (LPIPS, nan, {}, "net/conv1_1/bias has values that are not finite"),
-    (LPIPS, lambda _: arrays_of(RESNET), {}, "(?s)wrong network.*absent there"),
+    (LPIPS, zero_head, {}, ["stage.perceptual", "lpips", 0.0]),
+    (RESNET, zero_logits, {}, ["stage.perceptual", "resnet50", 0.0]),
+    (LPIPS, negative, {}, ["linear/relu1_2"]),
+    (LPIPS, nan, {}, ["net/conv1_1/bias"]),
+    (LPIPS, lambda _: arrays_of(RESNET), {}, ["linear/relu1_2/scale", "(2,)"]),
     (
       RESNET,
       dict,
       {"origin": "flax"},
-      "their origin is 'flax', and .* 'torchv",
+      ["origin", "flax", "torchvision"],
     ),
   ],
 )
 def test_weights_that_cannot_be_meant_are_refused(
-  tmp_path, own, change, notes, text
+  tmp_path, own, change, notes, named
 ):
   path = write(tmp_path / "w.safetensors", own, change, notes)
-  with pytest.raises(ValueError, match=text) as caught:
+  with error_names(ValueError, path, *named):
     loop.run(config(path, own), tmp_path / "run")
-  assert "w.safetensors" in str(caught.value)
   assert not (tmp_path / "run").exists()
 
 
 def test_missing_weights_are_named_and_planning_needs_none(tmp_path):
-  with pytest.raises(ValueError, match="perceptual.weights is empty"):
+  with error_names(ValueError, "stage.perceptual.weights", "lpips"):
     loop.run(config(""), tmp_path / "run")
-  with pytest.raises(FileNotFoundError, match="weights: there is no file"):
+  with error_names(FileNotFoundError, tmp_path / "none.safetensors"):
     loop.run(config(tmp_path / "none.safetensors"), tmp_path / "run")
   shapes = tree_utils.named(frozen_params.shapes(config("")))
   wanted = {f"perceptual/{k}": v.shape for k, v in arrays_of(LPIPS).items()}

@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import tree_utils
 from magvit_jax.checkpoints import checkpointer, inflation, init_from
 from magvit_jax.discriminators import stylegan2d, stylegan3d
@@ -209,16 +210,16 @@ def test_a_leaf_of_the_wrong_shape_is_named_before_anything_runs(run):
 
 
 @pytest.mark.parametrize(
-  "backbone, how, words",
+  "backbone, how, named",
   [
-    ("causal3d", "central", "causal3d is causal: .* use last"),
-    ("cnn3d", "last", "cnn3d is not causal: .* use central or average"),
-    ("cnn3d", "centre", "'centre' .did you mean 'central'"),
+    ("causal3d", "central", ["causal3d", "central"]),
+    ("cnn3d", "last", ["cnn3d", "last"]),
+    ("cnn3d", "centre", ["centre", "central"]),
     ("cnn3d", "none", None),
   ],
 )
 def test_a_choice_that_does_not_suit_the_backbone_is_refused(
-  backbone, how, words
+  backbone, how, named
 ):
   cfg = ml_collections.ConfigDict(
     dict(
@@ -227,10 +228,10 @@ def test_a_choice_that_does_not_suit_the_backbone_is_refused(
       stage=dict(name="tokenizer", backbone=dict(name=backbone)),
     )
   )
-  if words is None:
+  if named is None:
     return init_from.check(cfg)
-  with pytest.raises(ValueError, match=words):
+  with error_names(ValueError, *named):
     init_from.check(cfg)
   cfg.inflate, cfg.init_from = "last", ""
-  with pytest.raises(ValueError, match="init_from is ''"):
+  with error_names(ValueError, "inflate", "last", "init_from", "''"):
     init_from.check(cfg)

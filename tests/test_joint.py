@@ -8,6 +8,7 @@ import pytest
 import test_loop_tokenizer
 
 from helpers import toy_training
+from helpers.errors import error_names
 from magvit_jax import tokenizers
 from magvit_jax.data import joint, moving_digits, pipeline
 from magvit_jax.data.joint import Images
@@ -88,7 +89,7 @@ class Floats(moving_digits.Source):
 
 def test_pixels_that_could_be_nan_are_refused_by_the_name_of_the_clip():
   source = Floats("train", frames=1, size=(16, 16))
-  with pytest.raises(ValueError, match="of the clip '[0-9]' is float32"):
+  with error_names(ValueError, "video", "float32", "uint8"):
     take(source=source)
 
 
@@ -116,16 +117,24 @@ def config(**changes):
 
 
 @pytest.mark.parametrize(
-  "images, words",
+  "images, named",
   [
-    (dict(frames=3), r"\(3, 16, 16, 3\), .* must be \(1, 16, 16, 3\)"),
-    (dict(size=(32, 16)), r"images.data.size=\(16, 16\)"),
+    (
+      dict(frames=3),
+      [
+        "images.data",
+        "(3, 16, 16, 3)",
+        "(1, 16, 16, 3)",
+        "images.data.frames=1",
+      ],
+    ),
+    (dict(size=(32, 16)), ["(1, 32, 16, 3)", "images.data.size=(16, 16)"]),
   ],
 )
-def test_images_of_another_size_leave_no_workdir(images, words, tmp_path):
+def test_images_of_another_size_leave_no_workdir(images, named, tmp_path):
   cfg = config()
   cfg.images.data.update(images)
-  with pytest.raises(ValueError, match=words):
+  with error_names(ValueError, *named):
     loop.run(cfg, tmp_path / "w")
   assert not (tmp_path / "w").exists()
 
@@ -138,21 +147,21 @@ def test_a_net_that_cannot_code_one_frame_takes_no_images():
   )
   context = {"latent_shape": module.latent_shape}
   cfg = config()
-  with pytest.raises(ValueError, match="codes one frame: cnn3d: 1 frames"):
+  with error_names(ValueError, "cnn3d", 1, 2):
     joint.build(cfg, (4, 16, 16, 3), context)
   del cfg.images
   assert joint.build(cfg, (4, 16, 16, 3), context) is None
 
 
 @pytest.mark.parametrize(
-  "change, words",
+  "change, named",
   [
-    (dict(stage=dict(accumulate=3), batch=6), "the batch 4"),
-    (dict(mesh=dict(data=1), images=dict(batch=0)), "images.batch is 0"),
+    (dict(stage=dict(accumulate=3), batch=6), ["stage.accumulate", 3, 4]),
+    (dict(mesh=dict(data=1), images=dict(batch=0)), ["images.batch", 0]),
   ],
 )
-def test_images_are_counted_like_clips(change, words, tmp_path):
-  with pytest.raises(ValueError, match=words):
+def test_images_are_counted_like_clips(change, named, tmp_path):
+  with error_names(ValueError, *named):
     loop.run(config(**change), tmp_path / "w")
   assert not (tmp_path / "w").exists()
 

@@ -7,6 +7,7 @@ import pytest
 
 import magvit_jax
 from helpers import untrained_generator
+from helpers.errors import error_names
 from magvit_jax.inference import long_video, prompts, sampler
 from magvit_jax.tasks import tables
 
@@ -125,12 +126,12 @@ def test_a_chunk_is_made_when_it_is_asked_for():
 
 def test_lengths_that_cannot_be_made_are_refused(gen):
   clip = untrained_generator.clip()
-  with pytest.raises(ValueError, match="frames=5 leaves nothing to make: 5"):
+  with error_names(ValueError, "frames=5", 9):
     gen.predict(clip, given=5, frames=5)
   only = sampler.Sampler.__new__(sampler.Sampler)
   only.shape, only.tasks = gen.shape, {"x": gen.tasks["class_cond"]}
   only.model = prompts.Model(gen.shape, gen.grid, only.tasks)
-  with pytest.raises(ValueError, match="not trained to go on.*tasks are x"):
+  with error_names(ValueError, "frames=10", 9, "x"):
     long_video.check(only, 10)
-  with pytest.raises(ValueError, match="task frame_prediction was trained w"):
+  with error_names(ValueError, "frame_prediction", "class_cond"):
     gen.label_numbers("dog", 1, "frame_prediction")

@@ -7,8 +7,8 @@ import signal
 import jax
 import ml_collections
 import numpy as np
-import pytest
 
+from helpers.errors import error_names
 from magvit_jax import registry
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.discriminators import patch3d
@@ -110,14 +110,14 @@ def test_three_infinite_gradients_stop_and_name_the_term(tmp_path):
   weights = dict(loss_l2=float("inf"), loss_entropy=0.0, loss_commitment=0.0)
   none = dict(name="none")
   cfg = config(weights=weights, discriminator=none)
-  with pytest.raises(incidents.NonFiniteError, match="step 3: .*grad_norm_gen"):
+  with error_names(incidents.NonFiniteError, 3, "grad_norm_gen"):
     loop.run(cfg, tmp_path)
   assert checkpointer.steps(tmp_path) == []
 
 
 def test_a_wrong_component_leaves_no_workdir(tmp_path):
   cfg = config(backbone=dict(name="causal3e"))
-  with pytest.raises(KeyError, match="did you mean 'causal3d'"):
+  with error_names(KeyError, "causal3e", "causal3d"):
     loop.run(cfg, tmp_path / "w")
   assert not (tmp_path / "w").exists()
   assert "tokenizer" in registry.names("stages")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from parity import magvit_losses
 
+from helpers.errors import error_names
 from magvit_jax import losses
 from magvit_jax.configs import magvit
 from magvit_jax.losses import adversarial, entropy, reconstruction
@@ -41,7 +42,7 @@ def test_the_sum_is_weight_times_ramp_times_term_under_jit():
 
 
 def test_a_term_without_a_weight_is_named_with_the_cure():
-  with pytest.raises(KeyError, match="'loss_new' has no weight; add it to"):
+  with error_names(KeyError, "loss_new", "stage.weights"):
     losses.weighted_sum(dict(loss_new=1.0), dict(loss_l2=1.0), {}, 0)
 
 
@@ -57,22 +58,22 @@ def test_a_weight_or_ramp_without_a_term_is_named_with_the_near_one(kind):
 
 @pytest.mark.parametrize("cfg", [dict(name="linea"), dict(steps=3)])
 def test_an_unknown_ramp_lists_those_there_are(cfg):
-  with pytest.raises(ValueError, match="it is one of linear, delayed"):
+  with error_names(ValueError, "linear", "delayed"):
     losses.ramp(cfg, jnp.int32(0))
 
 
 @pytest.mark.parametrize(
-  "cfg, words",
+  "cfg, named",
   [
     (
       dict(name="linear", start=3.0, stop=1.0),
-      "takes start, stop, steps, and its config has start, stop;",
+      ["linear", "start", "stop", "steps"],
     ),
-    (dict(name="delayed", step=1), "did you mean 'steps'"),
+    (dict(name="delayed", step=1), ["delayed", "step", "steps"]),
   ],
 )
-def test_arguments_of_a_ramp_are_checked(cfg, words):
-  with pytest.raises(TypeError, match=words):
+def test_arguments_of_a_ramp_are_checked(cfg, named):
+  with error_names(TypeError, *named):
     losses.ramp(cfg, jnp.int32(0))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import registry
 from magvit_jax.decoding import schedules
 from magvit_jax.decoding.maskgit import MaskGIT
@@ -358,24 +359,24 @@ def test_a_few_hundred_updates_teach_labels_tasks_and_conditions():
 
 
 @pytest.mark.parametrize(
-  "args,match",
+  "args,named",
   [
-    (dict(sizes=()), "choose a discrete quantizer"),
-    (dict(grid=(2, 2)), r"grid is \(2, 2\)"),
-    (dict(tasks=0), "at least 1 task"),
-    (dict(condition="soft"), "one of hard, commit, prefix"),
-    (dict(loss="refine"), "loss is 'refine'.*one of mask, mask.refine"),
-    (dict(schedule="linear"), "schedule is 'linear'"),
-    (dict(label_dropout=1.0), "label_dropout is 1.0"),
+    (dict(sizes=()), ["masked", "sizes", "()"]),
+    (dict(grid=(2, 2)), ["grid", "(2, 2)"]),
+    (dict(tasks=0), ["masked", "tasks", 0]),
+    (dict(condition="soft"), ["condition", "soft", "commit"]),
+    (dict(loss="refine"), ["loss", "refine", "mask+refine"]),
+    (dict(schedule="linear"), ["schedule", "linear"]),
+    (dict(label_dropout=1.0), ["label_dropout", 1.0]),
   ],
 )
-def test_arguments_that_do_not_fit_are_refused(args, match):
-  with pytest.raises(ValueError, match=match):
+def test_arguments_that_do_not_fit_are_refused(args, named):
+  with error_names(ValueError, *named):
     masked.make(**{**masked.TINY, **args})
 
 
 def test_ids_of_another_grid_are_refused():
   own = built()
   ids, cond = clip()
-  with pytest.raises(ValueError, match=r"\[b, 3, 2, 2, 2\].*trained with"):
+  with error_names(ValueError, "(8, 2, 2, 2, 2)", "[b, 3, 2, 2, 2]"):
     own.gen.loss(own.params, ids[:, :2], cond, jax.random.key(0))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.decoding import maskgit, sampling, schedules
 from magvit_jax.decoding.maskgit import MaskGIT
 
@@ -202,18 +203,18 @@ def test_log_prob_sums_over_factors_and_guidance_extrapolates():
 
 
 @pytest.mark.parametrize(
-  "arg,match",
+  "arg,named",
   [
-    (dict(steps=0), "steps is 0"),
-    (dict(schedule="cos"), "did you mean 'cosine'"),
-    (dict(temperature=0.0), "must be positive"),
-    (dict(top_p=0.0), r"lie in \(0, 1\]"),
-    (dict(top_k=-1), "at least 1"),
-    (dict(guidance=-1.0), "guidance is -1.0"),
-    (dict(guidance_power=-1.0), "guidance_power is -1.0"),
-    (dict(choice_temperature=float("nan")), "choice_temperature is nan"),
+    (dict(steps=0), ["steps", 0]),
+    (dict(schedule="cos"), ["schedule", "cos", "cosine"]),
+    (dict(temperature=0.0), ["temperature", 0.0]),
+    (dict(top_p=0.0), ["top_p", 0.0]),
+    (dict(top_k=-1), ["top_k", -1]),
+    (dict(guidance=-1.0), ["guidance", -1.0]),
+    (dict(guidance_power=-1.0), ["guidance_power", -1.0]),
+    (dict(choice_temperature=float("nan")), ["choice_temperature", "nan"]),
   ],
 )
-def test_a_method_that_cannot_be_is_refused(arg, match):
-  with pytest.raises(ValueError, match=match):
+def test_a_method_that_cannot_be_is_refused(arg, named):
+  with error_names(ValueError, *named):
     MaskGIT(**arg)

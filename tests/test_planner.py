@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import run_config, sharding
 from magvit_jax.cli import plan as verb
 from magvit_jax.hardware import chips, flops
@@ -59,19 +60,19 @@ def test_topologies(name, devices):
 
 
 @pytest.mark.parametrize(
-  "name, slices, message",
+  "name, slices, named",
   [
-    ("v9:4x4", 1, "no chip 'v9'.*v4, v5e, v5p, v6e, tpu7x"),
-    ("v5:4x4", 1, "did you mean 'v5"),
-    ("v5e", 1, "has 2 numbers, such as v5e:4x4"),
-    ("v5e:4x4x4", 1, "has 2 numbers"),
-    ("v5p:4x4", 1, "has 3 numbers"),
-    ("v5e:3x5", 1, "no pod has this shape"),
-    ("v5e:4x4", 0, "--slices=0"),
+    ("v9:4x4", 1, ["--topology=v9:4x4", "v9", "v4, v5e, v5p, v6e, tpu7x"]),
+    ("v5:4x4", 1, ["--topology=v5:4x4", "v5", "v5p"]),
+    ("v5e", 1, ["--topology=v5e", 2, "v5e:4x4"]),
+    ("v5e:4x4x4", 1, ["v5e:4x4x4"]),
+    ("v5p:4x4", 1, ["v5p:4x4"]),
+    ("v5e:3x5", 1, ["v5e:3x5"]),
+    ("v5e:4x4", 0, ["--slices=0", 1]),
   ],
 )
-def test_unknown_topologies_say_which_there_are(name, slices, message):
-  with pytest.raises(ValueError, match=message):
+def test_unknown_topologies_say_which_there_are(name, slices, named):
+  with error_names(ValueError, *named):
     chips.parse(name, slices)
 
 
@@ -82,7 +83,7 @@ def test_a_missing_libtpu_has_a_cure(monkeypatch):
     raise RuntimeError("JAX TPU support not installed; cannot generate")
 
   monkeypatch.setattr(topologies, "get_topology_desc", refuse)
-  with pytest.raises(ValueError, match="pip install"):
+  with error_names(ValueError, "libtpu", "magvit_jax[plan]"):
     compiling.devices(ONE)
 
 
@@ -139,7 +140,9 @@ def test_flops_follow_the_batch(mesh):
 
 
 def test_a_program_that_the_stage_lacks(mesh):
-  with pytest.raises(KeyError, match="it has train, predict, encode, decode"):
+  with error_names(
+    KeyError, "--program=sample", "tokenizer", "train, predict, encode, decode"
+  ):
     programs.make(config(), "sample", mesh)
 
 
@@ -151,14 +154,16 @@ def test_a_batch_that_the_mesh_does_not_divide():
   assert (cfg.batch, cfg.eval.batch) == (32, 32)
   cfg.mesh.context = 4
   assert programs.batch_parts(cfg, topology) == 4
-  with pytest.raises(ValueError, match="at least 1"):
+  with error_names(ValueError, "--per_chip_batch=0"):
     programs.set_batch(cfg, topology, 0)
 
 
 def test_a_generator_needs_a_tokenizer():
   cfg = run_config.load_config("generator/clips:smoke")
   cfg.tokenizer.workdir = "/nowhere"
-  with pytest.raises(ValueError, match="--tokenizer=tokenizer/NAME"):
+  with error_names(
+    ValueError, "--config=/my/own.py", "/nowhere", "--tokenizer=tokenizer/NAME"
+  ):
     programs.resolve(cfg, "/my/own.py", "")
 
 
@@ -322,7 +327,7 @@ def test_search_shrinks_the_batch_until_it_fits():
 
 def test_choices_are_planned_in_processes_of_their_own():
   assert search.apart(os.getpid) not in (os.getpid(), search.apart(os.getpid))
-  with pytest.raises(ChildProcessError, match="needs more memory"):
+  with error_names(ChildProcessError, "memory"):
     search.apart(os._exit, 9)
 
 
@@ -344,16 +349,16 @@ def test_a_search_plans_apart_and_outlives_a_choice(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "flags, message",
+  "flags, named",
   [
-    (["--topology=v5e:4x4", "--against=/no/file"], "there is no such file"),
-    (["--topology=v5e:4x4", "--json=/no/dir/f"], "there is no folder"),
-    (["--topology=nope"], "the chips are"),
-    (["--topology=v5e:4x4", "--config.nope=1"], "no key 'nope'"),
+    (["--topology=v5e:4x4", "--against=/no/file"], ["--against=/no/file"]),
+    (["--topology=v5e:4x4", "--json=/no/dir/f"], ["--json=/no/dir/f"]),
+    (["--topology=nope"], ["--topology=nope"]),
+    (["--topology=v5e:4x4", "--config.nope=1"], ["nope"]),
   ],
 )
-def test_wrong_flags_are_found_before_compiling(flags, message):
-  with pytest.raises((ValueError, OSError, KeyError), match=message):
+def test_wrong_flags_are_found_before_compiling(flags, named):
+  with error_names((ValueError, OSError, KeyError), *named):
     verb.main(["--config=tokenizer/clips:smoke", *flags])
 
 

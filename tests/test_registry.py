@@ -4,6 +4,7 @@ import ml_collections
 import pytest
 
 import magvit_jax
+from helpers.errors import error_names
 from magvit_jax import registry
 
 
@@ -16,21 +17,21 @@ def test_every_file_of_a_family_loads(family):
 
 
 def test_a_wrong_name_is_answered_with_the_near_one():
-  with pytest.raises(KeyError, match="did you mean 'psnr'"):
+  with error_names(KeyError, "metrics", "pnsr", "psnr"):
     registry.load("metrics", "pnsr")
-  with pytest.raises(KeyError, match="families are"):
+  with error_names(KeyError, "quantisers", "quantizers"):
     registry.names("quantisers")
-  with pytest.raises(KeyError, match="needs a key 'name'"):
+  with error_names(KeyError, "metrics", "name", "files"):
     registry.build("metrics", {"files": 3})
 
 
 def test_a_wrong_argument_is_answered_with_the_near_one():
-  with pytest.raises(TypeError, match="did you mean 'files'"):
+  with error_names(TypeError, "metrics/psnr", "file", "files"):
     registry.build("metrics", {"name": "psnr", "file": 3})
 
 
 def test_an_argument_its_owner_sets_is_refused_in_the_config():
-  with pytest.raises(TypeError, match="set by its owner"):
+  with error_names(TypeError, "metrics/psnr", "files", 2):
     registry.build("metrics", {"name": "psnr", "files": 3}, files=2)
 
 
@@ -48,9 +49,9 @@ def test_a_folder_of_ones_own_holds_components(tmp_path):
     "from magvit_jax.metrics import psnr\n\n\nclass Metric(psnr.Metric): ...\n"
   )
   (mine / "own_psnr.py").write_text(text)
-  with pytest.raises(KeyError, match="metrics has no 'own_psnr'"):
+  with error_names(KeyError, "metrics", "own_psnr"):
     registry.load("metrics", "own_psnr")
-  with pytest.raises(FileNotFoundError, match="is no folder of metrics"):
+  with error_names(FileNotFoundError, tmp_path / "absent", "metrics"):
     registry.add_folder("metrics", tmp_path / "absent")
   before = registry.names("metrics")
   try:
@@ -61,7 +62,7 @@ def test_a_folder_of_ones_own_holds_components(tmp_path):
       registry.build("metrics", {"name": "own_psnr", "files": 2}).files == 2
     )
     (tmp_path / "ssim.py").write_text(text)
-    with pytest.raises(ValueError, match="has the name of one of the metrics"):
+    with error_names(ValueError, "metrics"):
       registry.add_folder("metrics", tmp_path)
   finally:
     magvit_jax.metrics.__path__.remove(str(mine))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers import toy_workdir
+from helpers.errors import error_names
 from magvit_jax import report
 from magvit_jax.cli import report as verb
 from magvit_jax.report import beside, curves, facts, page, pictures
@@ -108,9 +109,9 @@ def test_runs_of_different_clips_do_not_stand_beside(run, tmp_path):
   held = report.gather.gather(run)
   clips = tuple(c._replace(name="x") for c in held.held.clips)
   other = held._replace(held=held.held._replace(clips=clips))
-  with pytest.raises(ValueError, match="hold out different clips"):
+  with error_names(ValueError, "(9, 16, 16, 3)", "x, x, x, x, x"):
     beside.check(held, other)
-  with pytest.raises(ValueError, match="no reconstructions"):
+  with error_names(ValueError, "my <run>"):
     beside.check(held, other._replace(held=None))
 
 
@@ -154,7 +155,7 @@ def test_report_of_what_the_loop_writes(tmp_path, monkeypatch):
 
 
 def test_not_a_workdir(tmp_path):
-  with pytest.raises(FileNotFoundError, match="config.json"):
+  with error_names(FileNotFoundError, "config.json"):
     report.write(tmp_path)
   assert not list(tmp_path.iterdir())
 

@@ -8,6 +8,7 @@ import pytest
 
 import magvit_jax
 from helpers import untrained_generator
+from helpers.errors import error_names
 from magvit_jax.checkpoints import manifest
 from magvit_jax.data import transforms
 from magvit_jax.files import workdirs
@@ -100,24 +101,24 @@ def test_one_program_serves_all_tasks_and_any_number(gen, monkeypatch):
 
 
 def test_methods_are_changed_by_name(gen):
-  with pytest.raises(TypeError, match="did you mean 'guidance'"):
+  with error_names(TypeError, "guidence", "guidance"):
     gen.sample(0, guidence=1.0)
-  with pytest.raises(ValueError, match="steps is 0"):
+  with error_names(ValueError, 0, "steps"):
     gen.sample(0, steps=0)
 
 
 @pytest.mark.parametrize(
-  "label,text",
+  "label,named",
   [
-    ("dig", r"'dig' \(did you mean 'dog'\?\).*0 \(cat\), 1 \(dog\), 2 \(7\)"),
-    (3, "no label 3"),
-    (7, "no label 7"),
-    (-1, "no label -1"),
-    (["cat"] * 3, "3 labels for num=1"),
+    ("dig", ["dig", "dog", "0 (cat), 1 (dog), 2 (7)"]),
+    (3, [3]),
+    (7, [7, "'7'"]),
+    (-1, [-1]),
+    (["cat"] * 3, ["num=1"]),
   ],
 )
-def test_unknown_labels_are_refused(gen, label, text):
-  with pytest.raises(ValueError, match=text):
+def test_unknown_labels_are_refused(gen, label, named):
+  with error_names(ValueError, *named):
     gen.sample(label)
 
 
@@ -128,18 +129,22 @@ def test_a_name_that_is_a_number_goes_before_the_number(gen):
 
 
 @pytest.mark.parametrize(
-  "video,frames,text",
+  "video,frames,named",
   [
-    (untrained_generator.clip(3), 5, "at least 5 frames"),
-    (untrained_generator.clip()[:, :8], 1, r"takes \[t 16 24 3\]"),
-    (untrained_generator.clip()[0], 1, r"must be \[t h w 3\]"),
-    (untrained_generator.clip(), 3, "predict frames from 1 or 5 of 9"),
-    (untrained_generator.clip().astype(np.float32), 1, "uint8, or floats in"),
-    (np.full((9, 16, 24, 3), np.nan), 1, "uint8, or floats in"),
+    (untrained_generator.clip(3), 5, ["(3, 16, 24, 3)", "[t 16 24 3]", 5]),
+    (untrained_generator.clip()[:, :8], 1, ["(9, 8, 24, 3)", "[t 16 24 3]"]),
+    (untrained_generator.clip()[0], 1, ["(16, 24, 3)", "[t h w 3]"]),
+    (untrained_generator.clip(), 3, ["given=3", 1, 5, 9]),
+    (
+      untrained_generator.clip().astype(np.float32),
+      1,
+      ["float32", "[0.0, 249.0]", "[-1, 1]"],
+    ),
+    (np.full((9, 16, 24, 3), np.nan), 1, ["float64", "[nan, nan]", "[-1, 1]"]),
   ],
 )
-def test_clips_that_do_not_fit_are_refused(gen, video, frames, text):
-  with pytest.raises(ValueError, match=text):
+def test_clips_that_do_not_fit_are_refused(gen, video, frames, named):
+  with error_names(ValueError, *named):
     gen.predict(video, given=frames)
 
 
@@ -152,12 +157,12 @@ def test_only_its_own_workdir_is_read(gen, tmp_path):
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path):
-  with pytest.raises(OSError, match="step 7"):
+  with error_names(OSError, 7, "[4]"):
     magvit_jax.load_generator(untrained_generator.folder(), step=7)
   workdirs.write_config(tmp_path, {"stage": {"name": "tokenizer"}})
-  with pytest.raises(ValueError, match="'tokenizer'"):
+  with error_names(ValueError, "tokenizer", "generator"):
     magvit_jax.load_generator(tmp_path)
-  with pytest.raises(FileNotFoundError, match="config.json"):
+  with error_names(FileNotFoundError, "config.json"):
     magvit_jax.load_generator(tmp_path / "nothing")
 
 
@@ -165,5 +170,5 @@ def test_changed_frozen_weights_are_found(tmp_path):
   moved = tmp_path / "moved"
   shutil.copytree(untrained_generator.folder(), moved)
   (moved / "frozen" / "sha256").write_text("0" * 64)
-  with pytest.raises(manifest.DamagedError, match="copy it again"):
+  with error_names(manifest.DamagedError, moved / "frozen", "000000000000"):
     magvit_jax.load_generator(moved)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.decoding import schedules
 
 # Of the official code at N = 1024, K = 12 (papers/18a); its last count, 1, is
@@ -75,5 +76,5 @@ def test_gamma_falls_from_one_within_its_bounds(name):
 
 
 def test_an_unknown_schedule_is_refused_with_those_there_are():
-  with pytest.raises(ValueError, match="did you mean 'cosine'.*uniform"):
+  with error_names(ValueError, "schedule", "cosin", "cosine", "uniform"):
     schedules.gamma("cosin", 0.5, 10)

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from helpers import untrained_generator, video_files
+from helpers.errors import error_names
 from magvit_jax import __main__ as command
 from magvit_jax import tokenizers
 from magvit_jax.checkpoints import checkpointer, checksum
@@ -57,7 +58,7 @@ def test_large_pictures_shorten_what_is_read(path, monkeypatch):
   monkeypatch.setattr(uploads, "MAX_PIXELS", 30 * 40 * 7 + 5)
   assert len(uploads.read(path, LIMITS).video) == 7
   monkeypatch.setattr(uploads, "MAX_PIXELS", 30 * 40 - 1)
-  with pytest.raises(ValueError, match="pictures of 40x30.*make it smaller"):
+  with error_names(ValueError, "mine.mp4", "40x30", 1199):
     uploads.read(path, LIMITS)
 
 
@@ -75,24 +76,23 @@ def test_what_is_no_video_is_refused_by_its_own_name(path, tmp_path):
   with open(path, "rb") as stream:
     whole = stream.read()
   playlist = f"#EXTM3U\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n".encode()
-  for name, content, text in [
-    ("notes.mp4", b"no video at all", "no video or image that is read here"),
-    ("empty.mp4", b"", "no video or image"),
-    ("mine.exe", whole, "give one of .mp4"),
-    ("list.mp4", playlist, "no video or image"),
-    ("cut.mp4", whole[: len(whole) // 2], "truncated, damaged"),
-    ("shell.webm", b"\x1a\x45\xdf\xa3" + bytes(90), "cannot be read as video"),
+  for name, content, named in [
+    ("notes.mp4", b"no video at all", ["notes.mp4"]),
+    ("empty.mp4", b"", ["empty.mp4"]),
+    ("mine.exe", whole, ["mine.exe", ".mp4"]),
+    ("list.mp4", playlist, ["list.mp4"]),
+    ("cut.mp4", whole[: len(whole) // 2], ["cut.mp4"]),
+    ("shell.webm", b"\x1a\x45\xdf\xa3" + bytes(90), ["shell.webm"]),
     (
       "head.png",
       b"\x89PNG\r\n\x1a\n" + bytes(90),
-      "cannot be read as an image",
+      ["head.png"],
     ),
-    ("big.mp4", whole + bytes(1_000_000), "at most 1 MB"),
+    ("big.mp4", whole + bytes(1_000_000), ["big.mp4", "1.0 MB", "--max_mb"]),
   ]:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=text) as caught:
+    with error_names(ValueError, name, *named) as caught:
       uploads.read(str(tmp_path / name), LIMITS)
-    assert name in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 
@@ -209,25 +209,25 @@ def test_classes_and_tasks_by_name(ready):
 
 
 @pytest.mark.parametrize(
-  "args,text",
+  "args,named",
   [
-    (dict(task="inpaint"), "draw a box"),
-    (dict(task="inpaint", box=(0.5, 0.5, 0.5, 0.5)), "hides no pixel"),
-    (dict(task="outpaint", box=(0, 0, 1, 1)), "hides no pixel"),
-    (dict(task="inpaint", start=0.8), "5 frames from 0.8 s.*inpaint needs 9"),
-    (dict(task="predict", start=2), "0 frames from 2 s.*needs 1"),
-    (dict(task="predict", num=5), "samples is 5"),
-    (dict(task="dream"), "task is 'dream'.*it is one of"),
-    (dict(task="class_cond", label="cow"), "no label 'cow'"),
+    (dict(task="inpaint"), ["box"]),
+    (dict(task="inpaint", box=(0.5, 0.5, 0.5, 0.5)), ["box"]),
+    (dict(task="outpaint", box=(0, 0, 1, 1)), ["box"]),
+    (dict(task="inpaint", start=0.8), ["mine.mp4", "inpaint", 0.8, 5, 9]),
+    (dict(task="predict", start=2), ["mine.mp4", "predict", 2, 0, 1]),
+    (dict(task="predict", num=5), ["samples", 5, 4]),
+    (dict(task="dream"), ["task", "dream"]),
+    (dict(task="class_cond", label="cow"), ["cow", "0 (cat), 1 (dog), 2 (7)"]),
   ],
 )
-def test_wishes_that_cannot_be_met_are_explained(ready, clip, args, text):
-  with pytest.raises(ValueError, match=text):
+def test_wishes_that_cannot_be_met_are_explained(ready, clip, args, named):
+  with error_names(ValueError, *named):
     edits.edit(ready.generator, clip, wish(**args))
 
 
 def test_a_video_comes_first(ready):
-  with pytest.raises(ValueError, match="upload one first"):
+  with error_names(ValueError, "video"):
     edits.edit(ready.generator, None, wish("predict"))
 
 

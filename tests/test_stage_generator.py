@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers import tiny_generator as tiny
+from helpers.errors import error_names
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.stages import futures, token_net
 from magvit_jax.tasks import tables
@@ -161,16 +162,14 @@ def test_nothing_is_encoded_where_no_task_is_given_ids(state):
   np.testing.assert_array_equal(cond.label, batch["label"])
   # Others need the clip.
   task = jnp.array([0, 1, 1])
-  with pytest.raises(KeyError, match="video"):
+  with error_names(KeyError, "video"):
     token_net.condition(net(), state.frozen, batch, task)
 
 
 def test_ids_cannot_serve_a_task_that_needs_its_condition_clip(ids):
   other = net()._replace(needs=("frame_prediction",))
   batch = {"ids": jnp.asarray(ids), "label": jnp.zeros(3, int)}
-  with pytest.raises(
-    ValueError, match="frame_prediction need the ids of their"
-  ):
+  with error_names(ValueError, "frame_prediction"):
     token_net.tokens(other, {}, batch, jnp.zeros(3, int))
 
 
@@ -249,12 +248,12 @@ def test_a_task_without_weight_is_never_drawn():
 
 def test_bad_arguments_are_named():
   tasks = {"class_cond": dict(weight=-1.0)}
-  with pytest.raises(ValueError, match="must not be negative"):
+  with error_names(ValueError, "stage.tasks", "{'class_cond': -1.0}"):
     net(tasks=tasks)
   tasks = {"frame_prediction": dict(frames=2, weight=1.0)}
-  with pytest.raises(ValueError, match="gives 2 frames.*end inside a token"):
+  with error_names(ValueError, "stage.tasks.frame_prediction", 2, "1, 3"):
     net(tasks=tasks)
-  with pytest.raises(KeyError, match="'loss_token'.*did you mean"):
+  with error_names(KeyError, "stage.weights", "loss_token", "loss_tokens"):
     bad = tiny.stage(weights=dict(loss_tokens=1.0, loss_token=1.0))
     state = jax.eval_shape(bad.init, KEY, tiny.batch(), {})
     frozen = {"tokenizer": tiny.tokenizer_params()}

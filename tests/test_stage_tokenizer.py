@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax import registry
 from magvit_jax.discriminators import patch3d
 from magvit_jax.quantizers import lfq
@@ -155,41 +156,50 @@ def test_what_is_predicted_comes_from_the_average(run, batch):
 
 
 @pytest.mark.parametrize(
-  "changes, words",
+  "changes, named",
   [
-    (dict(weights=GEN), "'d_adversarial' has no weight"),
+    (dict(weights=GEN), ["d_adversarial", "stage.weights"]),
     (
       dict(weights=dict(loss_l2=1.0, loss_entropy=1.0)),
-      "'loss_commitment' has no weight",
+      ["loss_commitment", "stage.weights"],
     ),
     (
       dict(weights=dict(**GEN, d_adversarial=1.0, loss_lpips=1.0)),
-      "stage.weights has 'loss_lpips', which is not a term",
+      ["stage.weights", "loss_lpips", "loss_l2"],
     ),
     (
       dict(discriminator=dict(name="none")),
-      "stage.weights has 'd_adversarial'|stage.weights has 'g_adversarial'",
+      ["stage.weights", "g_adversarial"],
     ),
     (
       dict(weights=dict(**GEN, d_adversarial=1.0, loss_perceptual=0.1)),
-      "stage.weights has 'loss_perceptual', which is not a term",
+      ["stage.weights", "loss_perceptual"],
     ),
-    (dict(perceptual=dict(name="vgg")), "it is one of none, lpips, resnet50"),
-    (dict(adversarial=dict(loss="hing")), "did you mean 'hinge'"),
+    (
+      dict(perceptual=dict(name="vgg")),
+      ["perceptual.name", "vgg", "none, lpips, resnet50"],
+    ),
+    (
+      dict(adversarial=dict(loss="hing")),
+      ["stage.adversarial.loss", "hing", "hinge"],
+    ),
     (
       dict(image_discriminator=dict(name="stylegan2d", width=8)),
-      "the batch has no images",
+      ["stage.image_discriminator", "none"],
     ),
-    (dict(ramps=dict(loss_l1=FADES)), "stage.ramps has 'loss_l1'"),
-    (dict(dtype="float16"), "one of auto, float32, bfloat16"),
-    (dict(quantizer=dict(name="lfg")), "did you mean 'lfq'"),
-    (dict(backbone=dict(name="causal3d", widht=8)), "did you mean 'width'"),
-    (dict(ema=dict(decay=0.9, warm=True)), "warm"),
-    (dict(optim=dict(name="adam", lr=1.0, clips=1.0)), "clips"),
+    (dict(ramps=dict(loss_l1=FADES)), ["stage.ramps", "loss_l1", "loss_l2"]),
+    (dict(dtype="float16"), ["stage.dtype", "float16", "bfloat16"]),
+    (dict(quantizer=dict(name="lfg")), ["quantizers", "lfg", "lfq"]),
+    (
+      dict(backbone=dict(name="causal3d", widht=8)),
+      ["tokenizers/causal3d", "widht", "width"],
+    ),
+    (dict(ema=dict(decay=0.9, warm=True)), ["warm"]),
+    (dict(optim=dict(name="adam", lr=1.0, clips=1.0)), ["clips"]),
   ],
 )
-def test_wrong_configs_are_found_at_the_first_trace(batch, changes, words):
-  with pytest.raises((KeyError, TypeError, ValueError), match=words):
+def test_wrong_configs_are_found_at_the_first_trace(batch, changes, named):
+  with error_names((KeyError, TypeError, ValueError), *named):
     stage = build(**changes)
     key = jax.random.key(0)
     state = jax.eval_shape(stage.init, key, batch, {})

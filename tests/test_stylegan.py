@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from parity import magvit
 
+from helpers.errors import error_names
 from magvit_jax.discriminators import stylegan2d, stylegan3d
 from magvit_jax.losses import adversarial
 from magvit_jax.nn import resample, target_platform
@@ -98,7 +99,7 @@ def _box(corner, size):
 
 def test_a_pool_that_does_not_exist_is_refused():
   for family in (stylegan2d, stylegan3d):
-    with pytest.raises(ValueError, match="pool is 'max'.*average, blur"):
+    with error_names(ValueError, "stylegan", "pool", "max", "average, blur"):
       family.Discriminator(pool="max")
 
 
@@ -123,5 +124,5 @@ def test_remat_keeps_parameters_and_both_derivatives_of_r1():
 
 
 def test_remat_that_does_not_exist_is_refused():
-  with pytest.raises(ValueError, match="remat is 'ful'.*did you mean 'full'"):
+  with error_names(ValueError, "stylegan", "remat", "ful", "full"):
     stylegan3d.Discriminator(remat="ful")

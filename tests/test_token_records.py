@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import tiny_generator as tiny
+from helpers.errors import error_names
 from magvit_jax import registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
@@ -113,13 +114,13 @@ def test_they_hold_the_ids_of_condition_clips_that_tasks_need(folder):
 
 def test_tasks_that_records_cannot_serve_are_refused(folder, tmp_path):
   cases = [
-    ("free_mask", dict(mask=("#.",)), "task free_mask {'mask': ..#..,.}"),
-    ("corner", dict(name="free_mask", mask=("#.",)), "task corner"),
+    ("free_mask", dict(mask=("#.",))),
+    ("corner", dict(name="free_mask", mask=("#.",))),
   ]
-  for name, task, text in cases:
+  for name, task in cases:
     cfg = config(folder)
     cfg.stage.tasks[name] = dict(weight=1.0, **task)
-    with pytest.raises(ValueError, match=f"cannot serve the {text}"):
+    with error_names(ValueError, name, "{'mask': ('#.',)}"):
       loop.run(cfg, tmp_path / "run")
   assert not (tmp_path / "run").exists()
   # Served are those of the records, and what needs no condition clip.
@@ -167,7 +168,9 @@ def test_records_of_another_tokenizer_are_refused(folder, tmp_path):
   tiny.write_tokenizer(tmp_path / "tokenizer", seed=3)
   for name in ("train.npz", "eval.npz"):
     (tmp_path / name).write_bytes((folder / name).read_bytes())
-  with pytest.raises(ValueError, match="another tokenizer.*\n.*fingerprint:"):
+  with error_names(
+    ValueError, "tokenizer.workdir", tmp_path / "tokenizer", "fingerprint"
+  ):
     loop.run(config(tmp_path), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
@@ -176,20 +179,24 @@ def test_records_of_another_grid_are_refused(folder):
   resolved, _ = dependencies.resolve(config(folder), folder / "new")
   other = source(folder)
   other._records = other._records._replace(ids=other._records.ids[:, :1])
-  with pytest.raises(ValueError, match="grid: .* in the records"):
+  with error_names(
+    ValueError, "tokenizer.workdir", "(1, 8, 8, 2)", "(3, 8, 8, 2)"
+  ):
     dependencies.describe(resolved, other)
 
 
 def test_bad_files_are_named(folder, tmp_path):
-  with pytest.raises(FileNotFoundError, match="encode --split=train"):
+  with error_names(
+    FileNotFoundError, "data.train", tmp_path / "train.npz", "--split=train"
+  ):
     source(tmp_path)
   (tmp_path / "train.npz").write_text("text")
-  with pytest.raises(ValueError, match="not a file of token records"):
+  with error_names(ValueError, tmp_path / "train.npz"):
     source(tmp_path)
   np.savez(tmp_path / "eval.npz", ids=np.zeros(3))
-  with pytest.raises(ValueError, match="not a file of token records"):
+  with error_names(ValueError, tmp_path / "eval.npz"):
     source(tmp_path, "eval")
-  with pytest.raises(ValueError, match="split is 'test'"):
+  with error_names(ValueError, "split", "test", "'train' or 'eval'"):
     source(folder, "test")
 
 
@@ -205,8 +212,8 @@ def test_flags_of_the_verb(folder, capsys):
     with pytest.raises(SystemExit):
       encode.main(flags)
   assert "with --split only OUTPUT" in capsys.readouterr().err
-  with pytest.raises(ValueError, match="no stage.tasks"):
+  with error_names(ValueError, "--tasks=tokenizer/clips", "stage.tasks"):
     flags = ["--split=eval", "--tasks=tokenizer/clips", str(folder / "b.npz")]
     encode.main([workdir, *flags])
-  with pytest.raises(FileExistsError, match="--overwrite"):
+  with error_names(FileExistsError, folder / "eval.npz", "--overwrite"):
     encode.main([workdir, "--split=eval", str(folder / "eval.npz")])

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from helpers import video_files
+from helpers.errors import error_names
 from magvit_jax.data import video_io, video_write
 
 
@@ -164,7 +165,7 @@ def test_images_are_videos_of_one_frame(tmp_path):
   assert video_io.probe(path) == video_io.Info(64, 48, Fraction(1), 1, 0, False)
   np.testing.assert_array_equal(video_io.read_all(path)[0], picture)
   assert video_io.read_clip(path, 0, 1, lines=24).shape == (1, 24, 32, 3)
-  with pytest.raises(OSError, match="it has 1"):
+  with error_names(OSError, path, "0 to 1", 1):
     video_io.read_clip(path, 0, 2)
   turned = tmp_path / "turned.jpg"
   exif = PIL.Image.Exif()
@@ -204,9 +205,9 @@ def test_unreadable_files_are_named(tmp_path):
   video_files.write(headless, ramp(20))
   cut(headless, 0.5)
   for path in (text, empty, image, headless, tmp_path / "absent.mp4"):
-    with pytest.raises(OSError, match=path.name):
+    with error_names(OSError, path.name):
       video_io.probe(path)
-    with pytest.raises(OSError, match=path.name):
+    with error_names(OSError, path.name):
       list(video_io.read_frames(path))
 
 
@@ -216,9 +217,9 @@ def test_truncated_file_with_an_index_is_noticed(tmp_path):
   cut(path, 0.6)
   assert video_io.probe(path).frames == 60
   assert video_io.read_clip(path, 0, 3).shape[0] == 3
-  with pytest.raises(OSError, match=r"cut\.mp4"):
+  with error_names(OSError, path, 50, 60):
     video_io.read_clip(path, 50, 5)
-  with pytest.raises(OSError, match=r"cut\.mp4"):
+  with error_names(OSError, path, 50, 60):
     video_io.read_all(path)
 
 
@@ -265,18 +266,18 @@ def test_writer_leaves_nothing_behind_when_it_fails(tmp_path):
     assert list(tmp_path.iterdir())
     raise RuntimeError("stop")
 
-  with pytest.raises(RuntimeError, match="stop"):
+  with error_names(RuntimeError, "stop"):
     video_write.write_video(tmp_path / "a.avi", broken(), 25)
-  with pytest.raises(ValueError, match="no frames"):
+  with error_names(ValueError, "frames"):
     video_write.write_video(tmp_path / "a.mp4", [], 25)
-  with pytest.raises(ValueError, match="float64"):
+  with error_names(ValueError, "float64", "uint8", "(8, 8, 3)"):
     video_write.write_video(tmp_path / "a.mp4", np.zeros((2, 8, 8, 3)), 25)
-  with pytest.raises(ValueError, match=r"frame 1 .* one size"):
+  with error_names(ValueError, 1, "(46, 64, 3)", "(48, 64, 3)"):
     video_write.write_video(
       tmp_path / "a.mp4", [ramp(1)[0], ramp(1)[0, :-2]], 25
     )
   assert not list(tmp_path.iterdir())
-  with pytest.raises(ValueError, match=r"\.xyz.*\.mp4"):
+  with error_names(ValueError, tmp_path / "a.xyz", ".xyz", ".mp4"):
     video_write.write_video(tmp_path / "a.xyz", ramp(1), 25)
-  with pytest.raises(OSError, match="there is no folder"):
+  with error_names(OSError, tmp_path / "no"):
     video_write.write_video(tmp_path / "no" / "a.mp4", ramp(1), 25)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from helpers.errors import error_names
 from magvit_jax.quantizers import codebook, vq
 from magvit_jax.stages import TrainState, tokenizer
 from magvit_jax.tokenizers import Tokenizer, causal3d
@@ -196,18 +197,18 @@ def test_the_entropy_of_distances_is_a_loss_if_a_temperature_asks_for_it():
 
 
 @pytest.mark.parametrize(
-  "args, words",
+  "args, named",
   [
-    (dict(size=1), "size is 1; it must be at least 2"),
-    (dict(width=0), "width is 0"),
-    (dict(learn="both"), "learn is 'both'; it is one of ema, gradient"),
-    (dict(gradient="turn"), "it is one of straight, rotation"),
-    (dict(decay=1.0), "decay is 1.0"),
-    (dict(restart=-0.1), "restart -0.1"),
-    (dict(temperature=-1.0), "temperature is -1.0; it must be positive, or 0"),
-    (dict(orthogonal=True), "set learn='gradient'"),
+    (dict(size=1), ["size", 1]),
+    (dict(width=0), ["width", 0]),
+    (dict(learn="both"), ["learn", "both"]),
+    (dict(gradient="turn"), ["gradient", "turn"]),
+    (dict(decay=1.0), ["decay", 1.0]),
+    (dict(restart=-0.1), ["restart", -0.1]),
+    (dict(temperature=-1.0), ["temperature", -1.0]),
+    (dict(orthogonal=True), ["orthogonal=True", "gradient"]),
   ],
 )
-def test_wrong_arguments_name_value_and_cure(args, words):
-  with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_name_value_and_cure(args, named):
+  with error_names(ValueError, *named):
     vq.Quantizer(**args)
