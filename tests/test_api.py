@@ -199,7 +199,7 @@ def test_two_programs_serve_videos_of_any_length():
     (pixels(9, 16, 16).astype(np.float32), ["[0, 255]", "[-1, 1]"]),
     (pixels(9, 16, 16).astype(np.int64), ["int64", "uint8"]),
     (np.full((9, 16, 16, 3), np.nan, np.float32), ["[nan, nan]"]),
-    (np.zeros((9, 16, 16, 4), np.uint8), ["(9, 16, 16, 4)"]),
+    (np.zeros((9, 16, 16, 4), np.uint8), ["(1, 9, 16, 16, 4)"]),
   ],
 )
 def test_what_is_not_a_video_is_refused(tok, video, named):

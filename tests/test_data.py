@@ -287,11 +287,8 @@ def test_missing_and_empty_folders_say_what_was_looked_for(tmp_path):
     with error_names(OSError, "data.root", repr(str(root)), ".mp4"):
       source(root)
   (tmp_path / "notes.txt").write_text("x")
-  with pytest.raises(OSError) as caught:
+  with error_names(OSError, tmp_path, *listing.EXTENSIONS):
     source(tmp_path)
-  assert str(tmp_path) in str(caught.value)
-  for extension in listing.EXTENSIONS:
-    assert extension in str(caught.value)
 
 
 def test_links_are_followed_once_and_hidden_files_are_not(tmp_path):
@@ -312,10 +309,9 @@ def test_short_files_are_left_out_or_refused(tmp_path, caplog):
   with caplog.at_level(logging.WARNING):
     assert source(tmp_path).files == ("a.mp4", "b.mp4")
   assert "short.mp4 (2)" in caplog.text
-  with pytest.raises(ValueError) as caught:
+  named = "a.mp4 (24)", "short.mp4 (2)", 26, "holdout"
+  with error_names(ValueError, *named):
     source(tmp_path, frames=26)
-  for part in ("a.mp4 (24)", "short.mp4 (2)", "spans 26 frames", "holdout"):
-    assert part in str(caught.value)
 
 
 def test_small_pictures_are_enlarged_to_the_crop(three):

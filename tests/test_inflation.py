@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from magvit_jax import tree_utils
 from magvit_jax.checkpoints import checkpointer, inflation, init_from
 from magvit_jax.discriminators import stylegan2d, stylegan3d
@@ -194,7 +194,7 @@ def test_central_takes_the_discriminator_too(run):
   # At 4 x 16 x 16 the last map is flattened from more places.
   other = state_of(net, disc, (1, 4, 16, 16, 3))
   found = init_from.match(str(folder), other, "central")
-  assert "its discriminator starts anew: disc/net/flat/kernel" in found.report
+  check_names(found.report, "disc/net/flat/kernel")
   assert not found.params
 
 
@@ -202,11 +202,9 @@ def test_a_leaf_of_the_wrong_shape_is_named_before_anything_runs(run):
   net = cnn3d.Backbone(**{**WIDTH, "width": 8}, strides=((2, 2, 2),))
   disc = stylegan3d.Discriminator(**stylegan3d.TINY)
   wide = state_of(net, disc, (1, 4, 8, 8, 3))
-  with pytest.raises(ValueError) as error:
+  named = "decoder/head/kernel", "(1, 3, 3, 4, 3)", "(3, 3, 3, 8, 3)"
+  with error_names(ValueError, *named):
     init_from.match(str(run[0]), wide, "central")
-  assert "decoder/head/kernel (1, 3, 3, 4, 3) there, (3, 3, 3, 8, 3) here" in (
-    str(error.value)
-  )
 
 
 @pytest.mark.parametrize(

@@ -96,14 +96,14 @@ def test_each_type_of_tpu_has_its_image(bench, type, image):
       ["run", *TPU, "--", "--workdir=runs/a"],
       ["runs/a", "gs://BUCKET"],
     ),
-    ("queued_resource.sh", ["train", "--zone=z"], ["--zone=z"]),
+    ("queued_resource.sh", ["train", "--zone=z"], ["train"]),
     ("queued_resource.sh", ["wait", *TPU, "--spt"], ["--spt"]),
     ("xpk.sh", ["logs", *XPK, "--tpu=v6e-16"], ["--tpu"]),
     ("xpk.sh", ["create", *XPK, "--", "--workdir=w"], ["w", "gs://BUCKET"]),
-    ("slurm.sh", ["--nodes=2", "--workdir=w"], ["--workdir=w"]),
+    ("slurm.sh", ["--nodes=2", "--workdir=w"], ["--"]),
     ("slurm.sh", ["--per=host", "--", "--workdir=w"], ["host", "gpu", "node"]),
     ("slurm.sh", ["--nodes=0", "--", "--workdir=w"], ["--nodes=0"]),
-    ("until_done.sh", ["--workdir=w"], ["--workdir=w"]),
+    ("until_done.sh", ["--workdir=w"], ["--"]),
   ],
 )
 def test_wrong_arguments_end_with_2_and_one_line(bench, script, args, named):

@@ -37,7 +37,7 @@ def test_weights_sum_to_one_and_ignore_the_border(tile, overlap):
 @pytest.mark.parametrize("overlap", [24, 17, -8])
 def test_tiles_that_share_too_much_are_refused_in_pixels(overlap):
   grid, strides = (100, 4), (8, 8)
-  with error_names(ValueError, 64, 24, 96, "0..16"):
+  with error_names(ValueError, 64, overlap, 8, "0..16"):
     tiling.tiles(grid, strides, 64, overlap)
   # A frame that is one tile has no neighbours to share with.
   assert len(tiling.tiles((8, 4), strides, 64, overlap)) == 1

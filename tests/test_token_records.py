@@ -120,7 +120,7 @@ def test_tasks_that_records_cannot_serve_are_refused(folder, tmp_path):
   for name, task in cases:
     cfg = config(folder)
     cfg.stage.tasks[name] = dict(weight=1.0, **task)
-    with error_names(ValueError, name, "{'mask': ('#.',)}"):
+    with error_names(ValueError, name, "{'mask': ('#.',)"):
       loop.run(cfg, tmp_path / "run")
   assert not (tmp_path / "run").exists()
   # Served are those of the records, and what needs no condition clip.

@@ -217,9 +217,9 @@ def test_truncated_file_with_an_index_is_noticed(tmp_path):
   cut(path, 0.6)
   assert video_io.probe(path).frames == 60
   assert video_io.read_clip(path, 0, 3).shape[0] == 3
-  with error_names(OSError, path, 50, 60):
+  with error_names(OSError, path):
     video_io.read_clip(path, 50, 5)
-  with error_names(OSError, path, 50, 60):
+  with error_names(OSError, path):
     video_io.read_all(path)
 
 

@@ -7,6 +7,7 @@ modules become plain records of their attributes, tensors become copies of their
 storages, and anything else is refused. torch is not needed.
 """
 
+import io
 import os
 import pickle
 import zipfile
@@ -86,7 +87,7 @@ class _Unpickler(pickle.Unpickler):
     if len(pickles) != 1:
       raise KeyError(f"it has {len(pickles)} files data.pkl")
     self.archive, self.folder = archive, pickles[0].removesuffix("data.pkl")
-    super().__init__(archive.open(pickles[0]))
+    super().__init__(io.BytesIO(archive.read(pickles[0])))
 
   def find_class(self, module: str, name: str) -> Any:
     if module.split(".")[0] == "__torch__":
