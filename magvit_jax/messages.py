@@ -41,6 +41,14 @@ def suggest(word: str, known: Any) -> str:
   return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def install_extra(extra: str) -> str:
+  """How to install an extra; the package is on no index of packages."""
+  return (
+    f"run `pip install '.[{extra}]' -c launch/constraints.txt` in the folder "
+    "of the magvit_jax checkout"
+  )
+
+
 def check_choice(name: str, value: str, known: Any) -> None:
   """ValueError unless `value`, of the argument `name`, is one of `known`."""
   if value not in known:

@@ -1,10 +1,12 @@
 """Every notebook runs to its end, and is stored as a reader should find it."""
 
+import importlib.util
 import pathlib
 
 import nbclient
 import nbformat
 import pytest
+from IPython.core import inputtransformer2
 
 COLABS = pathlib.Path(__file__).parent.parent / "colabs"
 NOTEBOOKS = sorted(COLABS.glob("*.ipynb"))
@@ -63,3 +65,33 @@ def test_a_notebook_runs_top_to_bottom(path, tmp_path, monkeypatch):
     if "image/png" in output.get("data", {})
   ]
   assert len(pictures) >= 1 or path.stem == "add_a_quantizer"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_from_the_checkout_it_finds(
+  path, tmp_path, monkeypatch
+):
+  cells = read(path).cells
+  source = next(cell.source for cell in cells if cell.cell_type == "code")
+  code = inputtransformer2.TransformerManager().transform_cell(source)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  asked = []
+
+  class Shell:
+    def run_line_magic(self, name, line):
+      asked.append((name, line))
+
+  def run(folder):
+    monkeypatch.chdir(folder)
+    names = {"get_ipython": Shell}
+    exec(code, names)
+    return names["checkout"]
+
+  root = COLABS.parent.resolve()
+  (tmp_path / "magvit_jax").symlink_to(root)  # a clone, as in Colab
+  assert run(COLABS) == run(tmp_path) == run(root) == root
+  assert asked == [("pip", 'install -q "{checkout}[quickstart]"')] * 3
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "magvit_jax").unlink()
+  with pytest.raises(FileNotFoundError, match="clone magvit_jax"):
+    run(tmp_path / "empty")

@@ -113,7 +113,7 @@ def test_pickled_code_is_refused(torch, tmp_path, capsys):
 def test_without_torch_the_extra_is_named(monkeypatch, files, tmp_path, capsys):
   monkeypatch.setitem(sys.modules, "torch", None)
   assert verb(f"--input={files[0]}", f"--out={tmp_path}/o.safetensors") == 2
-  assert "pip install 'magvit_jax[convert]'" in capsys.readouterr().err
+  assert "pip install '.[convert]'" in capsys.readouterr().err
 
 
 def test_wrong_inputs_are_named(torch, files, tmp_path, capsys):

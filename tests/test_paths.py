@@ -72,7 +72,7 @@ def test_without_gcsfs_one_line_names_the_extra(monkeypatch, capsys):
   assert __main__.main(["report", f"--workdir={GS}/run"]) == 2
   err = capsys.readouterr().err
   assert err.count("\n") == 1
-  assert "pip install 'magvit_jax[gcs]'" in err
+  assert "pip install '.[gcs]'" in err
 
 
 def test_files_are_written_whole_or_not_at_all(folder):

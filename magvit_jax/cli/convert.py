@@ -10,7 +10,7 @@
 The weights of a net become one file; a tokenizer becomes a folder that
 load_tokenizer and the other verbs open as they open a workdir. Download the
 public files first; --from alone says which and where. Reading a .pth needs
-torch (pip install 'magvit_jax[convert]'); one that holds more than tensors is
+torch (pip install '.[convert]'); one that holds more than tensors is
 refused.
 """
 

@@ -1,6 +1,6 @@
 """Compile a program for a TPU pod, here, and say what it would cost there.
 
-Example (libtpu is needed, no TPU: pip install 'magvit_jax[plan]'):
+Example (libtpu is needed, no TPU: pip install '.[plan]'):
 
   python -m magvit_jax plan --config=tokenizer/clips --topology=v5e:4x4 \\
     --per_chip_batch=16

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 
+from magvit_jax import messages
 from magvit_jax.serve import uploads
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -95,8 +96,8 @@ def _check(args: argparse.Namespace) -> None:
       raise ValueError(f"--{name} is {getattr(args, name)}; it must be above 0")
   if importlib.util.find_spec("gradio") is None:
     raise ValueError(
-      "serve needs gradio, which is not installed: pip install '.[serve]' "
-      "-c launch/constraints.txt"
+      "serve needs gradio, which is not installed: "
+      f"{messages.install_extra('serve')}"
     )
   try:
     with socket.socket() as probe:

@@ -14,7 +14,7 @@ from typing import Any
 import flax.serialization
 import numpy as np
 
-from magvit_jax import tree_utils
+from magvit_jax import messages, tree_utils
 from magvit_jax.convert import torchscript
 from magvit_jax.files import paths, weight_file
 
@@ -118,7 +118,7 @@ def _torch(path: pathlib.Path) -> Any:
     import torch
   except ImportError as error:
     raise ValueError(
-      f"{path} is read with torch, which is not installed: pip install "
-      "'magvit_jax[convert]'"
+      f"{path} is read with torch, which is not installed: "
+      f"{messages.install_extra('convert')}"
     ) from error
   return torch

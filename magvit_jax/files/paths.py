@@ -20,6 +20,8 @@ from collections.abc import Iterator
 import fsspec
 from etils import epath
 
+from magvit_jax import messages
+
 Path = pathlib.Path | epath.Path
 Name = str | os.PathLike[str]
 
@@ -221,5 +223,5 @@ def _require(name: str) -> None:
   except ImportError as error:
     raise OSError(
       f"{name}: {REMOTE}:// paths need gcsfs, which is missing ({error}); "
-      "run: pip install 'magvit_jax[gcs]'"
+      f"{messages.install_extra('gcs')}"
     ) from error

@@ -18,7 +18,7 @@ def linear(step: Array, *, start: float, stop: float, steps: int) -> Array:
   """A line from `start` at step 0 to `stop` at `steps`, then `stop`.
 
   `optax.linear_schedule` is the same to rounding, but under jit it may leave
-  6e-8 of a term that is to end at 0, which Adam would follow.
+  2e-8 of a term that is to end at 0, which Adam would follow.
   """
   share = jnp.clip(jnp.asarray(step, jnp.float32) / max(steps, 1), 0.0, 1.0)
   return start + (stop - start) * share

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from magvit_jax import messages
 from magvit_jax.hardware.chips import EXAMPLES, Topology
 from magvit_jax.planner import hlo
 
@@ -88,9 +89,8 @@ def devices(topology: Topology) -> list[Any]:
     # jaxlib has no class of its own for any of these.
     if _missing(error):
       raise ValueError(
-        "planning needs the TPU compiler, libtpu, which is not installed: run "
-        "`pip install 'magvit_jax[plan]'` (or `pip install libtpu`; no TPU is "
-        "needed)"
+        "planning needs the TPU compiler, libtpu, which is not installed (no "
+        f"TPU is needed): {messages.install_extra('plan')}"
       ) from error
     raise ValueError(
       f"--topology={topology.name}: libtpu does not know it "
