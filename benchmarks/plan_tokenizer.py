@@ -6,9 +6,8 @@
 
 The loss is that of reconstruction and of VQ, no discriminator and no update;
 bfloat16, no TPU needed (libtpu is). Prints the estimated cycles by kind, the
-temporaries and the dearest operations. The official code (google-research/
-magvit, the same loss) was compiled to 7.8e8 cycles and 14.6 GiB; the targets
-are 3.0e8 and 8 GiB. `--plain` puts back what the net was computed with before:
+temporaries and the dearest operations; the targets are 3.0e8 cycles and 8 GiB.
+`--plain` puts back what the net was computed with before:
 no pairs of frames, axes in the order of the data.
 """
 

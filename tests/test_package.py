@@ -116,3 +116,16 @@ def test_library_code_patches_nothing_and_asks_one_place_for_the_platform():
         files.append(path.name)
   assert found["mock"] == found["clear_caches"] == []
   assert found["default_backend"] == ["target_platform.py"]
+
+
+def test_flax_is_imported_by_families_of_modules_and_the_reader_of_its_files():
+  """As CONTRIBUTING.md says."""
+  package = ROOT / "magvit_jax"
+  found = {
+    path.relative_to(package).as_posix()
+    for path in package.rglob("*.py")
+    if "flax" in set(_imports(path))
+  }
+  families = "nn nets quantizers tokenizers discriminators transformers".split()
+  others = {name for name in found if name.split("/")[0] not in families}
+  assert others == {"convert/reading.py"}

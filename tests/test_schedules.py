@@ -7,7 +7,7 @@ import pytest
 from helpers.errors import error_names
 from magvit_jax.decoding import schedules
 
-# Of the official code at N = 1024, K = 12 (papers/18a); its last count, 1, is
+# Of the official code at N = 1024, K = 12; its last count, 1, is
 # never used, ours is 0: nothing is masked again after the last step.
 GOLDEN = {
   "cosine": [1015, 989, 946, 886, 812, 724, 623, 511, 391, 265, 133],

@@ -3,9 +3,7 @@
 Peak and bandwidths are the published ones (cloud.google.com/tpu/docs;
 torus links and DCN from "How to Scale Your Model", part 2). The clock turns
 the compiler's cycles into seconds: it is the published peak divided by the
-FLOPs of a cycle, and big matrix products that were compiled for each chip come
-to 0.70 to 0.93 of the peak with it, big elementwise ones to 0.72 to 0.81 of the
-memory bandwidth. The memory is what libtpu 0.0.42 calls available when it
+FLOPs of a cycle. The memory is what libtpu 0.0.42 calls available when it
 refuses a program.
 """
 

@@ -14,7 +14,7 @@ from magvit_jax.types import Array
 
 
 class Tables(NamedTuple):
-  """numpy tables of one task; see DESIGN.md, section 4.
+  """numpy tables of one task, which make its condition clips (tables.py).
 
   Attributes:
     frame: int32 [2 t], two source frames of each frame of the filled clip.
