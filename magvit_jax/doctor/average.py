@@ -12,7 +12,7 @@ def check(run: Run) -> list[Finding]:
   decay = run.get("stage.ema.decay")
   if decay is None or not run.step:
     return []
-  if run.get("stage.ema.warmup", True):
+  if run.get("stage.ema.warmup"):
     what = f"decay {decay:g}, warmed up"
     return [Finding("average", "ok", what)]
   now, end = decay**run.step, decay**run.steps

@@ -39,7 +39,7 @@ def check(run: Run) -> list[Finding]:
 
 
 def _none(run: Run) -> Finding:
-  every = run.get("checkpoint.every", 0)
+  every = run.config["checkpoint"]["every"]
   if every and run.step < every:
     what = f"none yet; the first is due at step {every:,}"
     return Finding("checkpoints", "note", what)

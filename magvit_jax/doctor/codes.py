@@ -41,12 +41,12 @@ def cure(run: Run) -> str:
       text += f" and stage.quantizer.temperature={warmer:g}"
     return text
   vq = run.get("stage.quantizer.name") == "vq"
-  if vq and run.get("stage.quantizer.learn", "ema") != "ema":
+  if vq and run.get("stage.quantizer.learn") != "ema":
     return (
       "stage.quantizer.learn=ema and stage.quantizer.restart=0.1, which moves "
       "dead codes"
     )
-  if vq and not run.get("stage.quantizer.restart", 0.1):
+  if vq and not run.get("stage.quantizer.restart"):
     return "stage.quantizer.restart=0.1, which moves dead codes"
   return "a smaller vocabulary (stage.quantizer), or more and other clips"
 
@@ -60,7 +60,7 @@ def temperature(run: Run) -> float:
 def possible(run: Run) -> float:
   """Usage of evenly drawn tokens, as many as evaluation sees; 1 if unknown."""
   sizes = run.module.quantizer.sizes if run.module else ()
-  seen = run.tokens * run.get("data.eval_clips", 0)
+  seen = run.tokens * (run.get("data.eval_clips") or 0)
   if not sizes or not seen:
     return 1.0
   return float(np.mean([-np.expm1(seen * np.log1p(-1 / s)) for s in sizes]))

@@ -62,7 +62,7 @@ def vocabulary(run: Run) -> float:
 
 def seen(run: Run) -> float:
   """Tokens of a (micro-)batch, whose distributions are averaged."""
-  return run.tokens * run.config["batch"] / run.get("stage.accumulate", 1)
+  return run.tokens * run.config["batch"] / run.config["stage"]["accumulate"]
 
 
 def _unused(run: Run, what: str, share: float) -> list[Finding]:

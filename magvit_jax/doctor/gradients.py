@@ -3,7 +3,7 @@
 import numpy as np
 
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.run import Run, ends
+from magvit_jax.doctor.run import Run, ends, lr_times
 
 # Norms fall or rise severalfold in any run as losses trade places.
 GROWN, FADED = 20.0, 1e-3
@@ -32,11 +32,10 @@ def check(run: Run) -> list[Finding]:
 
 def _scale(run: Run, side: str, norms: np.ndarray) -> list[Finding]:
   early, late = ends(norms)
-  lr = run.get("stage.optim.lr", 1e-4)
   what = f"grad_norm_{side} went from {early:.3g} to {late:.3g}"
   # A fresh discriminator begins with next to no gradient.
   if late > GROWN * max(early, float(np.median(norms))):
-    cure = f"stage.optim.lr={lr / 3:.2g}"
+    cure = lr_times(run, 1 / 3)
     if not run.get("stage.optim.clip"):
       cure += f", stage.optim.clip={2 * early:.2g}"
     return [Finding("gradients", "warn", f"{what}: it explodes", cure)]
@@ -47,7 +46,7 @@ def _scale(run: Run, side: str, norms: np.ndarray) -> list[Finding]:
         "warn",
         f"{what} and the loss did not fall with it: it vanishes",
         "look for saturation (entropy, a discriminator that has won), and try "
-        f"stage.optim.lr={lr / 3:.2g}",
+        + lr_times(run, 1 / 3),
       )
     ]
   return []
@@ -62,7 +61,7 @@ def _learnt(run: Run) -> bool:
 
 
 def _clipped(run: Run) -> list[Finding]:
-  clip = run.get("stage.optim.clip", 0.0)
+  clip = run.get("stage.optim.clip")
   norms = {
     f"grad_norm_{side}": run.values(f"grad_norm_{side}") for side in SIDES
   }

@@ -38,8 +38,8 @@ def check(run: Run) -> list[Finding]:
 
 
 def _travel(run: Run, lr: float) -> list[Finding]:
-  shape = run.get("stage.optim.schedule", "cosine")
-  warmup = run.get("stage.optim.warmup", 0)
+  shape = run.get("stage.optim.schedule")
+  warmup = run.get("stage.optim.warmup")
   rate = optim.make_schedule(run.steps, lr=lr, warmup=warmup, schedule=shape)
   travel = float(np.sum(rate(np.arange(run.steps))))
   if travel > TRAVEL:
@@ -56,7 +56,7 @@ def _travel(run: Run, lr: float) -> list[Finding]:
 
 
 def _warmup(run: Run, lr: float) -> list[Finding]:
-  warmup = run.get("stage.optim.warmup", 0)
+  warmup = run.get("stage.optim.warmup")
   if warmup <= WARM * run.steps or run.steps < MIN_ROWS:
     return []
   return [

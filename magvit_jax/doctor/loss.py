@@ -4,7 +4,7 @@ import numpy as np
 
 from magvit_jax import messages
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.run import Run, ends
+from magvit_jax.doctor.run import Run, ends, lr_times
 
 MOVED = 0.9  # late over early: a run that learns gets far below
 TURNED = 1.5  # late over the best fifth: adversarial terms cost some
@@ -32,7 +32,7 @@ def check(run: Run) -> list[Finding]:
         "warn",
         f"{name} is {ends(values)[1]:.3g} and was {best(values):.3g} before: "
         "it gets worse",
-        f"stage.optim.lr={run.get('stage.optim.lr', 1e-4) / 3:.2g}, or less "
+        f"{lr_times(run, 1 / 3)}, or less "
         "weight on what it trades with (stage.weights)",
       )
     )
@@ -120,7 +120,7 @@ def _spikes(run: Run) -> list[Finding]:
   if not steps:
     return []
   shown = ", ".join(f"{s:,}" for s in steps[-MANY:])
-  cure = f"stage.optim.lr={run.get('stage.optim.lr', 1e-4) / 2:.2g}"
+  cure = lr_times(run, 1 / 2)
   if not run.get("stage.optim.clip"):
     norms = run.values("grad_norm_gen")
     clip = 2 * np.median(norms) if len(norms) else 1.0

@@ -11,14 +11,14 @@ import numpy as np
 
 from magvit_jax import messages
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.run import Run
+from magvit_jax.doctor.run import Run, lr_times
 from magvit_jax.losses import reconstruction
 from magvit_jax.monitoring import incidents
 
 # The norm before it, against the median: above, the weights ran away.
 GROWN = 10.0
 
-LOWER = "stage.optim.lr={lr:.2g} and stage.optim.clip={clip:.2g}"
+LOWER = "{lr} and stage.optim.clip={clip:.2g}"
 
 
 class Place(NamedTuple):
@@ -57,9 +57,9 @@ def check(run: Run) -> list[Finding]:
     f"{first['step']:,}: it came from {place.name} ({', '.join(origin)})"
     f"{_before(run, first['step'])}"
   )
-  clip = run.get("stage.optim.clip", 0.0)
+  clip = run.get("stage.optim.clip")
   cure = place.cure.format(
-    lr=run.get("stage.optim.lr", 1e-4) / 3, clip=clip / 2 if clip else 1.0
+    lr=lr_times(run, 1 / 3), clip=clip / 2 if clip else 1.0
   )
   what += _clips(run, first["step"])
   if stopped:

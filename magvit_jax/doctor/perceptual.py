@@ -8,7 +8,7 @@ def check(run: Run) -> list[Finding]:
   """None, or one that is zero."""
   if not run.is_tokenizer:
     return []
-  name = run.get("stage.perceptual.name", "none")
+  name = run.get("stage.perceptual.name")
   if name == "none":
     return [
       Finding(

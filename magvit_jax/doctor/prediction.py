@@ -1,7 +1,7 @@
 """A generator against what needs no network: the frequencies of the ids."""
 
 from magvit_jax.doctor import Finding
-from magvit_jax.doctor.run import Run
+from magvit_jax.doctor.run import Run, lr_times
 
 BARELY = 0.98  # of the unigram's: nothing of the context is used
 
@@ -15,8 +15,7 @@ def check(run: Run) -> list[Finding]:
   late, best = values[-1], values.min()
   what = f"{late:.3f} nats a token held out, {unigram:.3f} by frequency alone"
   if late > BARELY * unigram and run.step > run.steps / 2:
-    lr = run.get("stage.optim.lr", 1e-4)
-    cure = f"more steps, or stage.optim.lr={3 * lr:.2g}"
+    cure = f"more steps, or {lr_times(run, 3)}"
     return [Finding("prediction", "warn", f"{what}: it uses no context", cure)]
   # The gain over the unigram is what was learnt; half of it lost is no noise.
   if unigram - late < 0.5 * (unigram - best):

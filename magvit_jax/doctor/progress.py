@@ -93,6 +93,6 @@ def _silence(run: Run) -> tuple[float | None, float]:
     return None, 0.0
   stat = path.stat()
   changed = stat.mtime if paths.is_remote(path) else stat.st_mtime
-  gaps = run.series("seconds_step")[1] * run.get("log.every", 1)
+  gaps = run.series("seconds_step")[1] * run.config["log"]["every"]
   usual = float(np.median(gaps)) if len(gaps) else 0.0
   return time.time() - changed, usual

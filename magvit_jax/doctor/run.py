@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from magvit_jax import registry, tokenizers, tree_utils
-from magvit_jax.doctor import saved
+from magvit_jax.doctor import _defaults, saved
 from magvit_jax.files import paths, workdirs
 from magvit_jax.monitoring import incidents, loss_spikes
 from magvit_jax.report import curves, gather
@@ -21,7 +21,7 @@ class Run:
 
   Attributes:
     path: the workdir.
-    config: the resolved config, plain.
+    config: the resolved config with the defaults of its components, plain.
     notes: what could not be read.
     train: rows of steps that were applied.
     bad: rows of steps that were not, as something was not finite.
@@ -44,7 +44,9 @@ class Run:
         "is not of a run of this package; give the folder that was --workdir "
         "in training"
       )
-    self.config = registry.plain(config)
+    self.config = _defaults.filled(config)
+    # To build from; a filled one has arguments that the owner sets.
+    self._stage = registry.plain(config["stage"])
     self.notes: list[str] = []
     rows = gather.read_rows(self.path / "metrics.jsonl", self.notes)
     self.rows = [
@@ -121,7 +123,7 @@ class Run:
   def module(self) -> tokenizers.Tokenizer | None:
     """The tokenizer that is trained, or None where this code has no such."""
     try:
-      return tokenizers.build_tokenizer(self.config["stage"])
+      return tokenizers.build_tokenizer(self._stage)
     except (KeyError, TypeError, ValueError):
       return None
 
@@ -151,6 +153,14 @@ class Run:
       ).items():
         found[f"{item}/{name}"] = np.asarray(leaf)
     return found
+
+
+def lr_times(run: Run, factor: float) -> str:
+  """'stage.optim.lr=…', the run's rate times a factor, for a cure."""
+  lr = run.get("stage.optim.lr")
+  if lr is None:
+    return f"a {'higher' if factor > 1 else 'lower'} learning rate"
+  return f"stage.optim.lr={lr * factor:.2g}"
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:

@@ -63,9 +63,10 @@ def check(run: Run) -> list[Finding]:
   )
   if errors:
     what += f", the last one by {errors[-1][:200]}"
+  every = max(1, run.config["checkpoint"]["every"] // 2)
   cure = (
     "each of them lost the steps since its last checkpoint: "
-    f"checkpoint.every={max(1, run.get('checkpoint.every', 2) // 2)} loses less"
+    f"checkpoint.every={every} loses less"
   )
   return [Finding("sessions", "note", what, cure)]
 

@@ -57,7 +57,7 @@ def _wait(run: Run) -> list[Finding]:
   shares = run.values("data_share")
   if not len(shares) or ends(shares)[1] < WAIT:
     return []
-  threads = run.get("loader.threads", 1)
+  threads = run.config["loader"]["threads"]
   return [
     Finding(
       "speed",
@@ -78,9 +78,9 @@ def _goodput(run: Run) -> list[Finding]:
     return []
   most = max((k for k in parts if k != "step"), key=parts.get)
   cure = CURES.get(most, CURES["other"]).format(
-    twice=2 * run.get("eval.every", 1),
-    saves=2 * run.get("checkpoint.every", 1),
-    threads=2 * max(1, run.get("loader.threads", 1)),
+    twice=2 * run.config["eval"]["every"],
+    saves=2 * run.config["checkpoint"]["every"],
+    threads=2 * max(1, run.config["loader"]["threads"]),
   )
   what = (
     f"{good:.0%} of {seconds / 3600:.1f} hours went into steps (goodput), "
