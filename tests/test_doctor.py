@@ -14,11 +14,12 @@ from helpers import synthetic_run, toy_workdir
 from helpers.errors import error_names
 from helpers.synthetic_run import found, worse
 from magvit_jax import __main__ as verbs
-from magvit_jax import doctor, registry
+from magvit_jax import doctor, registry, run_config
 from magvit_jax.checkpoints import checkpointer
 from magvit_jax.cli import doctor as verb
 from magvit_jax.data import moving_digits
 from magvit_jax.doctor import non_finite
+from magvit_jax.quantizers import vq
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.training import loop
 
@@ -34,7 +35,8 @@ def test_a_healthy_run_has_no_finding_and_each_check_says_so(healthy):
   run, findings = doctor.diagnose(healthy)
   assert worse(findings) == []
   # Nothing to say here, and no incidents kept.
-  silent = {"non_finite", "prediction", "sessions", "stalls"}
+  silent = {"non_finite", "prediction", "prediction_psnr"}
+  silent |= {"sessions", "stalls"}
   assert {f.name for f in findings} == set(registry.names("doctor")) - silent
   assert run.step == run.steps == synthetic_run.STEPS
 
@@ -310,3 +312,43 @@ def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
   (finding,) = found(tmp_path / "broken", "non_finite")
   assert finding.severity == "wrong"
   assert "first at step 13: it came from a weighted sum (loss)" in finding.what
+
+
+@pytest.mark.parametrize(
+  "predicted, upto, severity",
+  [(19.7, 4000, "warn"), (23.0, 4000, "ok"), (19.7, 2000, "note")],
+)
+def test_predictions_are_compared_with_the_last_frame_repeated(
+  tmp_path, predicted, upto, severity
+):
+  scores = {"eval_psnr_predicted": predicted, "eval_psnr_repeat": 22.1}
+  folder = synthetic_run.write(
+    tmp_path, evals=lambda step: scores, upto=upto, done=upto == 4000
+  )
+  (finding,) = found(folder, "prediction_psnr")
+  assert finding.severity == severity
+  assert f"{predicted:.2f} dB" in finding.what and "22.10 dB" in finding.what
+  assert ("steps=8000" in finding.cure) == (severity == "warn")
+
+
+def test_a_config_has_the_defaults_of_its_components(tmp_path):
+  changes = {
+    "stage__quantizer": {"name": "vq", "size": 16},
+    "stage__optim": {"name": "adam", "lr": 1e-4},
+    "stage__weights": {"loss_l2": 1.0},
+  }
+  run = doctor.Run(synthetic_run.write(tmp_path, cfg=changes))
+  assert run.get("stage.quantizer.learn") == vq.Quantizer.learn
+  assert run.get("stage.quantizer.size") == 16
+  assert run.get("stage.optim.schedule") == "cosine"
+  assert run.get("stage.optim.lr") == 1e-4
+  assert run.get("stage.perceptual.name") == "lpips"
+  assert run.get("loader.prefetch") == run_config.base().loader.prefetch
+  assert run.get("stage.weights") == {"loss_l2": 1.0}
+  assert run.module is not None
+
+
+def test_a_component_that_this_code_lacks_keeps_what_is_given(tmp_path):
+  own = {"name": "not_here", "width": 3}
+  run = doctor.Run(synthetic_run.write(tmp_path, cfg={"stage__quantizer": own}))
+  assert run.get("stage.quantizer") == own
