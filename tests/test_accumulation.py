@@ -9,7 +9,7 @@ import pytest
 
 from helpers.errors import error_names
 from magvit_jax.quantizers import lfq, vq
-from magvit_jax.stages import accumulation, tokenizer, update
+from magvit_jax.stages import _accumulation, _update, tokenizer
 from magvit_jax.tokenizers import Tokenizer
 
 KEY = jax.random.key(3)
@@ -150,10 +150,10 @@ def test_sums_are_added_picks_are_the_last_and_keys_differ():
     draw = jax.random.uniform(key)
     stats = {"level_0": {"count": jnp.sum(x), "pick_rows": x}, "draw": draw}
     grads = {"w": jnp.mean(x).astype(jnp.bfloat16)}
-    return accumulation.Pass(grads, {"mean": jnp.mean(x)}, stats)
+    return _accumulation.StepOutput(grads, {"mean": jnp.mean(x)}, stats)
 
   batch = {"x": jnp.arange(6.0)}
-  run = jax.jit(accumulation.run, static_argnums=(0, 3))
+  run = jax.jit(_accumulation.run, static_argnums=(0, 3))
   out = run(function, batch, KEY, 3)
   assert out.grads["w"] == 2.5 and out.grads["w"].dtype == jnp.float32
   assert out.metrics["mean"] == 2.5
@@ -170,7 +170,7 @@ def test_each_block_of_rows_has_its_share_of_every_part():
   """A device holds a block of rows; no row leaves it."""
   parts, devices = 3, 4
   rows = np.arange(24)
-  split = accumulation.split({"i": jnp.asarray(rows)}, parts)["i"]
+  split = _accumulation.split({"i": jnp.asarray(rows)}, parts)["i"]
   assert split.shape == (parts, 8)
   # The second axis is the one that lies over the devices.
   after = np.split(np.asarray(split), devices, axis=1)
@@ -181,7 +181,7 @@ def test_each_block_of_rows_has_its_share_of_every_part():
 @pytest.mark.parametrize("parts", [3, 0, -1])
 def test_parts_that_do_not_divide_the_batch_are_named(parts):
   with error_names(ValueError, "stage.accumulate", parts, 4):
-    accumulation.split(videos(), parts)
+    _accumulation.split(videos(), parts)
 
 
 def test_a_step_reads_rounded_matrices_and_moves_the_whole_ones():
@@ -191,7 +191,7 @@ def test_a_step_reads_rounded_matrices_and_moves_the_whole_ones():
   low = training(quantizer, weights, param_dtype="bfloat16")
   batch = videos()
   state = jax.jit(plain.init)(KEY, batch, {})
-  copy = update.working_copy(state.params, "bfloat16")
+  copy = _update.working_copy(state.params, "bfloat16")
   back = jax.tree.map(lambda x: x.astype(jnp.float32), copy)
   run = jax.jit(plain.step), jax.jit(low.step)
   of_copy = run[0](state._replace(params=back), batch, KEY)[1]
@@ -218,8 +218,8 @@ def test_the_working_copy_leaves_codebooks_and_vectors_alone():
     },
     "disc": {"kernel": jnp.ones((2, 2)), "buffer_table": jnp.ones((2, 2))},
   }
-  assert update.working_copy(params, "float32") is params
-  copy = update.working_copy(params, "bfloat16")
+  assert _update.working_copy(params, "float32") is params
+  copy = _update.working_copy(params, "bfloat16")
   low = jnp.dtype("bfloat16")
   assert copy["gen"]["backbone"]["kernel"].dtype == low
   assert copy["disc"]["kernel"].dtype == low

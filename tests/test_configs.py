@@ -21,7 +21,7 @@ from magvit_jax.checkpoints import frozen_params
 from magvit_jax.configs import common
 from magvit_jax.data import joint, pipeline
 from magvit_jax.files import workdirs
-from magvit_jax.stages import token_net
+from magvit_jax.stages import _generator_model
 from magvit_jax.tasks import tables
 from magvit_jax.training import loop
 
@@ -218,7 +218,7 @@ def test_init_step_and_predict_trace_at_full_size(spec):
     tokenizer = tokenizer_of(spec).stage
     module = tokenizers.build_tokenizer(tokenizer)
     shape = stage.context["shape"]
-    for name in token_net.needs_of(module, cfg.stage.tasks, shape):
+    for name in _generator_model.needs_of(module, cfg.stage.tasks, shape):
       batch[tables.ids_key(name)] = batch["ids"]
   key = jax.random.key(0)
   state = jax.eval_shape(stage.init, key, batch, arrays)

@@ -19,7 +19,7 @@ from helpers.errors import error_names
 from magvit_jax import registry, tokenizers
 from magvit_jax.losses import adversarial
 from magvit_jax.quantizers import continuous
-from magvit_jax.stages import gan, tokenizer
+from magvit_jax.stages import _gan, tokenizer
 from magvit_jax.tokenizers import Tokenizer
 
 KEY = jax.random.key(3)
@@ -318,11 +318,11 @@ def test_a_backbone_names_its_last_layer_for_the_adaptive_weight(name):
   through = lambda m, v: m.decode(m.encode(v))  # noqa: E731
   init = functools.partial(module.init, method=through)
   params = jax.eval_shape(init, KEY, video)["params"]
-  assert gan.last_layer(params).shape[-1] % 3 == 0
+  assert _gan.last_layer(params).shape[-1] % 3 == 0
   with error_names(
     ValueError, "stage.adversarial.weight", "adaptive", "decoder/head/…/kernel"
   ):
-    gan.last_layer({"encoder": params["encoder"]})
+    _gan.last_layer({"encoder": params["encoder"]})
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_a_backbone_names_its_last_layer_for_the_adaptive_weight(name):
 )
 def test_wrong_arguments_name_value_and_cure(changes, named):
   with error_names((ValueError, TypeError), *named):
-    gan.Adversarial(**changes)
+    _gan.Adversarial(**changes)
 
 
 def test_images_and_their_losses_come_together(batch, clips):

@@ -8,7 +8,7 @@ import pytest
 from helpers import tiny_generator as tiny
 from helpers.errors import error_names
 from magvit_jax.checkpoints import checkpointer
-from magvit_jax.stages import futures, token_net
+from magvit_jax.stages import _generator_model, _prediction_eval
 from magvit_jax.tasks import tables
 
 KEY = jax.random.key(5)
@@ -51,7 +51,7 @@ def net(**changes):
     tasks=tiny.TASKS,
     dtype="float32",
   )
-  return token_net.make_net(**{**args, **changes})
+  return _generator_model.make_net(**{**args, **changes})
 
 
 def test_training_lowers_the_loss_and_keeps_the_tokenizer(state, step):
@@ -140,7 +140,7 @@ def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
   assert net().needs == ()
   run = jax.jit(
     lambda frozen, batch: [
-      token_net.tokens(net()._replace(needs=needs), frozen, batch, task)
+      _generator_model.tokens(net()._replace(needs=needs), frozen, batch, task)
       for needs in ((), ("frame_prediction",))
     ]
   )
@@ -157,20 +157,20 @@ def test_a_condition_clip_has_the_ids_of_the_clip_where_known(state):
 def test_nothing_is_encoded_where_no_task_is_given_ids(state):
   batch = {"label": jnp.array([2, 0, 1])}
   alone = net(tasks={"class_cond": {"weight": 1.0}})
-  cond = token_net.condition(alone, {}, batch, jnp.zeros(3, int))
+  cond = _generator_model.condition(alone, {}, batch, jnp.zeros(3, int))
   assert not cond.known.any() and cond.ids.shape[1:4] == alone.grid
   np.testing.assert_array_equal(cond.label, batch["label"])
   # Others need the clip.
   task = jnp.array([0, 1, 1])
   with error_names(KeyError, "video"):
-    token_net.condition(net(), state.frozen, batch, task)
+    _generator_model.condition(net(), state.frozen, batch, task)
 
 
 def test_ids_cannot_serve_a_task_that_needs_its_condition_clip(ids):
   other = net()._replace(needs=("frame_prediction",))
   batch = {"ids": jnp.asarray(ids), "label": jnp.zeros(3, int)}
   with error_names(ValueError, "frame_prediction"):
-    token_net.tokens(other, {}, batch, jnp.zeros(3, int))
+    _generator_model.tokens(other, {}, batch, jnp.zeros(3, int))
 
 
 def test_a_prediction_does_not_depend_on_its_neighbours(state, predict):
@@ -223,10 +223,10 @@ def test_the_unigram_by_hand():
   counts = (jnp.array([3.0, 0.0, 1.0]), jnp.array([0.0, 2.0]))
   ids = jnp.array([[0, 1], [2, 0]]).reshape(1, 1, 1, 2, 2)
   first, second = np.log([4 / 7, 3 / 4]), np.log([2 / 7, 1 / 4])
-  both = futures._unigram(counts, ids, jnp.ones((1, 1, 1, 2), bool))
+  both = _prediction_eval._unigram(counts, ids, jnp.ones((1, 1, 1, 2), bool))
   np.testing.assert_allclose(both, [-(first.sum() + second.sum())], rtol=1e-6)
   only = jnp.array([True, False]).reshape(1, 1, 1, 2)
-  one = futures._unigram(counts, ids, only)
+  one = _prediction_eval._unigram(counts, ids, only)
   np.testing.assert_allclose(one, [-first.sum()], rtol=1e-6)
 
 
@@ -240,9 +240,9 @@ def test_context_tells_what_was_built(stage):
 
 def test_a_task_without_weight_is_never_drawn():
   tasks = {**tiny.TASKS, "frame_prediction": dict(frames=1, weight=0.0)}
-  drawn = token_net.draw_task(KEY, net(tasks=tasks), (200,))
+  drawn = _generator_model.draw_task(KEY, net(tasks=tasks), (200,))
   assert set(np.asarray(drawn).tolist()) == {0}
-  both = token_net.draw_task(KEY, net(), (200,))
+  both = _generator_model.draw_task(KEY, net(), (200,))
   assert 60 < np.asarray(both).sum() < 140
 
 
@@ -261,12 +261,12 @@ def test_bad_arguments_are_named():
 
 
 def test_every_part_of_a_task_is_reachable_from_the_stage():
-  assert tables.given_frames(token_net.table_of(net().tables, 1)) == 1
-  assert futures.prediction_task(net()) == 1
+  assert tables.given_frames(_generator_model.table_of(net().tables, 1)) == 1
+  assert _prediction_eval.prediction_task(net()) == 1
   told = dict(class_cond_frame_prediction=dict(frames=1, weight=1.0))
   others = dict(interpolation=dict(weight=1.0), **tiny.TASKS, **told)
   assert net(tasks=others).names[2] == "frame_prediction"
-  assert futures.prediction_task(net(tasks=others)) == 2
+  assert _prediction_eval.prediction_task(net(tasks=others)) == 2
   only = net(tasks={"class_cond": dict(weight=1.0)})
-  assert futures.prediction_task(only) is None
+  assert _prediction_eval.prediction_task(only) is None
   assert checkpointer.ITEMS[-1] == "extra"  # where the counts are saved

@@ -12,7 +12,7 @@ from magvit_jax import registry
 from magvit_jax.cli import encode
 from magvit_jax.data import moving_digits, pipeline, token_records
 from magvit_jax.inference import video_codec
-from magvit_jax.stages import token_net
+from magvit_jax.stages import _generator_model
 from magvit_jax.tasks import free_mask
 from magvit_jax.training import dependencies, loop
 
@@ -89,7 +89,7 @@ def test_they_hold_the_ids_of_condition_clips_that_tasks_need(folder):
     stored = pipeline.arrays(next(batches))
   with contextlib.closing(pipeline.eval_batches(pixels, batch=4)) as batches:
     videos = pipeline.arrays(next(batches))
-  net = token_net.make_net(
+  net = _generator_model.make_net(
     tokenizer=tiny.TOKENIZER,
     shape=tiny.SHAPE,
     classes=tiny.CLASSES,
@@ -99,7 +99,9 @@ def test_they_hold_the_ids_of_condition_clips_that_tasks_need(folder):
   )
   assert set(net.needs) == set(records.tasks)
   params = {"tokenizer": tiny.tokenizer_params()}
-  run = jax.jit(lambda batch, task: token_net.tokens(net, params, batch, task))
+  run = jax.jit(
+    lambda batch, task: _generator_model.tokens(net, params, batch, task)
+  )
   for first in (0, 4, 8):
     task = (first + np.arange(4, dtype=np.int32)) % len(TASKS)
     (ids, a), (same, b) = run(videos, task), run(stored, task)

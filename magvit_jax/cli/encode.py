@@ -32,7 +32,7 @@ from magvit_jax.cli import _codec_flags as codec_flags
 from magvit_jax.data import token_records, video_io
 from magvit_jax.files import paths, token_file
 from magvit_jax.inference import video_codec
-from magvit_jax.stages import token_net
+from magvit_jax.stages import _generator_model
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.training import evaluation
 
@@ -147,7 +147,9 @@ def _records(
       "needs a discrete one"
     )
   module = tokenizers.build_tokenizer(run.config["stage"])
-  tables = token_net.needs_of(module, tasks, source.shape) if tasks else {}
+  tables = (
+    _generator_model.needs_of(module, tasks, source.shape) if tasks else {}
+  )
 
   outputs = evaluation.predictions(
     jax.jit(functools.partial(_to_ids, run.stage, tuple(tables.values()))),

@@ -24,7 +24,7 @@ from magvit_jax.decoding import maskgit
 from magvit_jax.export import program_file
 from magvit_jax.files import paths
 from magvit_jax.nn import target_platform
-from magvit_jax.stages import futures, token_net
+from magvit_jax.stages import _generator_model, _prediction_eval
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import Array, PyTree
 
@@ -57,7 +57,7 @@ def weight_shapes(config: Config) -> PyTree:
   if config["stage"]["name"] == "tokenizer":
     return tokenizers.abstract(tokenizers.build_tokenizer(config["stage"]))
   net = _net(config)
-  own = jax.eval_shape(lambda: token_net.init(net, jax.random.key(0)))
+  own = jax.eval_shape(lambda: _generator_model.init(net, jax.random.key(0)))
   return {"generator": own, **frozen_params.shapes(config)}
 
 
@@ -183,13 +183,13 @@ def _sampling(config: Config, weights: PyTree) -> Program:
       key = jax.random.fold_in(jax.random.key(seed), 0)
       rows = jnp.arange(task.shape[0])
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-      sample = futures.each(
+      sample = _prediction_eval.each(
         lambda params, cond, key: net.generator.sample(
           params, cond, key, method
         )
       )
       ids = sample(tree["generator"], cond, keys)
-      return {"ids": ids, "video": token_net.decode(net, tree, ids)}
+      return {"ids": ids, "video": _generator_model.decode(net, tree, ids)}
 
     return run
 
@@ -207,7 +207,11 @@ def _sampling(config: Config, weights: PyTree) -> Program:
 
 
 def _condition(
-  net: token_net.Net, weights: PyTree, video: Array, task: Array, label: Array
+  net: _generator_model.GeneratorModel,
+  weights: PyTree,
+  video: Array,
+  task: Array,
+  label: Array,
 ) -> Any:
   """What each row is given by its own task, from the clip that it sees."""
   label = jnp.where((label >= 0) & (label < net.classes), label, net.classes)
@@ -216,13 +220,13 @@ def _condition(
     ids = jnp.zeros(shape, jnp.int32)
   else:
     shown = task_tables.condition(net.tables, task, video).video
-    ids = token_net.encode(net, weights, shown)
-  return token_net.as_condition(net, ids, label, task)
+    ids = _generator_model.encode(net, weights, shown)
+  return _generator_model.as_condition(net, ids, label, task)
 
 
-def _net(config: Config) -> token_net.Net:
+def _net(config: Config) -> _generator_model.GeneratorModel:
   stage = config["stage"]
-  return token_net.make_net(
+  return _generator_model.make_net(
     generator=stage["generator"],
     tasks=stage["tasks"],
     dtype=stage["dtype"],

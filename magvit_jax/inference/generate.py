@@ -15,8 +15,8 @@ import numpy as np
 from magvit_jax import messages
 from magvit_jax.decoding import maskgit
 from magvit_jax.inference import prompts
-from magvit_jax.stages import futures, token_net
-from magvit_jax.stages.token_net import Net
+from magvit_jax.stages import _generator_model, _prediction_eval
+from magvit_jax.stages._generator_model import GeneratorModel
 from magvit_jax.tasks import TokenCondition
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import Key, PyTree, seed_key
@@ -39,7 +39,7 @@ class Completer:
 
   def __init__(
     self,
-    net: Net,
+    net: GeneratorModel,
     params: PyTree,
     weights: PyTree,
     *,
@@ -60,14 +60,14 @@ class Completer:
     self.tokenizer, self.labels, self.method = tokenizer, tuple(labels), method
     self.shape, self.grid = net.shape, net.grid
     self.tasks = {
-      name: token_net.table_of(net.tables, k)
+      name: _generator_model.table_of(net.tables, k)
       for k, name in enumerate(net.names)
     }
     self.model = prompts.Model(self.shape, self.grid, self.tasks)
     self._params, self._weights = params, weights
 
     def encode(weights, video):
-      return token_net.encode(net, weights, video)
+      return _generator_model.encode(net, weights, video)
 
     def condition(weights, video, own):
       rows = jax.tree.map(
@@ -76,7 +76,7 @@ class Completer:
       return encode(weights, task_tables.apply(rows, video).video)
 
     def decode(weights, ids):
-      return token_net.decode(net, weights, ids)
+      return _generator_model.decode(net, weights, ids)
 
     def trace(*args):
       steps = net.generator.trace(*args)
@@ -85,7 +85,7 @@ class Completer:
     def each(decode):
       def run(params, cond, key, number, method):
         keys = jax.vmap(lambda k: jax.random.fold_in(key, k))(number)
-        one = futures.each(lambda p, c, k: decode(p, c, k, method))
+        one = _prediction_eval.each(lambda p, c, k: decode(p, c, k, method))
         return one(params, cond, keys)
 
       return jax.jit(run, static_argnums=4)

@@ -31,7 +31,7 @@ from magvit_jax.inference import (
   video_codec,
 )
 from magvit_jax.inference.class_labels import Label
-from magvit_jax.stages import token_net
+from magvit_jax.stages import _generator_model
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import PyTree
 
@@ -62,14 +62,14 @@ def load_generator(
       "load_generator needs one of the stage 'generator'"
     )
   with workdirs.blaming(folder):
-    net = token_net.make_net(
+    net = _generator_model.make_net(
       generator=stage["generator"],
       tasks=stage["tasks"],
       dtype=stage["dtype"],
       **frozen_params.stage_args(config),
     )
   key = jax.random.key(0)
-  shapes = jax.eval_shape(lambda: token_net.init(net, key))
+  shapes = jax.eval_shape(lambda: _generator_model.init(net, key))
   weights = load_weights(folder, config, shapes, step)
   return Sampler(
     net,

@@ -21,7 +21,7 @@ from magvit_jax.checkpoints import frozen_params
 from magvit_jax.files import paths, workdirs
 from magvit_jax.hardware.chips import Topology
 from magvit_jax.nn import target_platform
-from magvit_jax.stages import Stage, TrainState, token_net
+from magvit_jax.stages import Stage, TrainState, _generator_model
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.training import loop
 from magvit_jax.types import PyTree
@@ -201,7 +201,7 @@ def abstract_batch(
     grid = module.latent_shape(*shape[:3])
     rows["ids"] = ((batch, *module.quantizer.ids_shape(grid)), jnp.int32)
     if stored:
-      for name in token_net.needs_of(module, cfg.stage.tasks, shape):
+      for name in _generator_model.needs_of(module, cfg.stage.tasks, shape):
         rows[task_tables.ids_key(name)] = rows["ids"]
   return {
     k: jax.ShapeDtypeStruct(

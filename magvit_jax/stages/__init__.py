@@ -16,7 +16,7 @@ class TrainState(NamedTuple):
     ema: moving average of the generator's params; never aliases them.
     frozen: read-only arrays (a tokenizer, a perceptual network), or {}.
     extra: small running values; 'bad' counts non-finite steps in a row,
-      'lecam' has the mean logits {'disc': {'real', 'fake'}} (stages/gan.py).
+      'lecam' has the mean logits {'disc': {'real', 'fake'}} (stages/_gan.py).
   """
 
   step: Array
@@ -38,7 +38,7 @@ class Stage(NamedTuple):
     programs: 'predict': (state, batch) -> dict of arrays for metrics, and
       what else can be run or planned.
     context: static facts metrics are built with (`sizes` of the ids …).
-    accumulate: micro-batches of a step; see stages/accumulation.py.
+    accumulate: micro-batches of a step; see stages/_accumulation.py.
   """
 
   init: Callable[[Key, dict[str, Array], PyTree], TrainState]

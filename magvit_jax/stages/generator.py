@@ -17,12 +17,12 @@ from magvit_jax.decoding import maskgit
 from magvit_jax.stages import (
   Stage,
   TrainState,
-  accumulation,
-  futures,
-  token_net,
-  update,
+  _accumulation,
+  _generator_model,
+  _prediction_eval,
+  _update,
 )
-from magvit_jax.stages.token_net import Net
+from magvit_jax.stages._generator_model import GeneratorModel
 from magvit_jax.tasks import tables as task_tables
 from magvit_jax.types import Array, Key, PyTree
 
@@ -59,18 +59,20 @@ def make(
     sampling: arguments of decoding.maskgit.MaskGIT for evaluation, which
       are also the defaults of a user's samples.
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
-    param_dtype: of the weights a step computes with; see stages/update.py.
-    accumulate: micro-batches of a step; see stages/accumulation.py.
+    param_dtype: of the weights a step computes with; see stages/_update.py.
+    accumulate: micro-batches of a step; see stages/_accumulation.py.
 
   Raises:
     ValueError: clips that the tokenizer's grid does not divide, a continuous
       tokenizer, or a task that does not fit.
   """
-  net = token_net.make_net(tokenizer, shape, classes, generator, tasks, dtype)
+  net = _generator_model.make_net(
+    tokenizer, shape, classes, generator, tasks, dtype
+  )
   train = _Training(net, steps, weights, optim, ema, param_dtype, accumulate)
   method = maskgit.MaskGIT(**sampling)
   given = {
-    name: task_tables.given_frames(token_net.table_of(net.tables, i))
+    name: task_tables.given_frames(_generator_model.table_of(net.tables, i))
     for i, name in enumerate(net.names)
   }
   return Stage(
@@ -98,9 +100,11 @@ class _Training:
   def __init__(
     self, net, steps, weights, optimizer, ema, param_dtype, accumulate
   ):
-    self.net: Net = net
+    self.net: GeneratorModel = net
     self.weights, self.ema = weights, ema
-    messages.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    messages.check_choice(
+      "stage.param_dtype", param_dtype, _update.PARAM_DTYPES
+    )
     self.param_dtype = param_dtype
     self.accumulate: int = accumulate
     self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
@@ -111,7 +115,7 @@ class _Training:
     """A fresh state; nothing of the batch is read."""
     del batch
     net = self.net
-    params = {"gen": token_net.init(net, key)}
+    params = {"gen": _generator_model.init(net, key)}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
@@ -128,8 +132,8 @@ class _Training:
     self, state: TrainState, batch: dict[str, Array], key: Key
   ) -> tuple[TrainState, dict[str, Array]]:
     """One update, applied only if all of it is finite."""
-    copy = update.working_copy(state.params, self.param_dtype)
-    grads, metrics, counts = accumulation.run(
+    copy = _update.working_copy(state.params, self.param_dtype)
+    grads, metrics, counts = _accumulation.run(
       functools.partial(self._pass, state._replace(params=copy)),
       batch,
       key,
@@ -138,23 +142,23 @@ class _Training:
     metrics["grad_norm_gen"] = optax.tree.norm(grads)
     new = self._update(state, grads, counts)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    return update.guard(finite, new, state), metrics
+    return _update.guard(finite, new, state), metrics
 
   def _pass(
     self, state: TrainState, batch: dict[str, Array], key: Key
-  ) -> accumulation.Pass:
+  ) -> _accumulation.StepOutput:
     """Terms, gradients and the histogram of ids of a (micro-)batch."""
     draw, mask = jax.random.split(key)
     with jax.named_scope("tokenize"):
-      task = token_net.draw_task(draw, self.net, batch["label"].shape)
-      ids, cond = token_net.tokens(self.net, state.frozen, batch, task)
+      task = _generator_model.draw_task(draw, self.net, batch["label"].shape)
+      ids, cond = _generator_model.tokens(self.net, state.frozen, batch, task)
     with jax.named_scope("transformer"):
       (loss, (terms, logged)), grads = jax.value_and_grad(
         self._loss, has_aux=True
       )(state.params["gen"], state.step, ids, cond, mask)
     losses.check_weights(terms, self.weights, {})
     metrics = {"loss": loss, **logged, **terms}
-    return accumulation.Pass(grads, metrics, self._counts(ids))
+    return _accumulation.StepOutput(grads, metrics, self._counts(ids))
 
   def _loss(self, params, step, ids, cond, key):
     loss, logged = self.net.generator.loss(params, ids, cond, key)
@@ -171,7 +175,7 @@ class _Training:
   def _update(
     self, state: TrainState, grads: PyTree, counts: tuple[Array, ...]
   ) -> TrainState:
-    params, opt = update.apply(
+    params, opt = _update.apply(
       self.tx, grads, state.opt["gen"], state.params["gen"]
     )
     decay = optim.ema_decay(step=state.step, **self.ema)
@@ -179,26 +183,29 @@ class _Training:
     return state._replace(
       params={"gen": params},
       opt={"gen": opt},
-      ema=update.average(state.ema, params, decay),
+      ema=_update.average(state.ema, params, decay),
       extra={**state.extra, "counts": counts},
     )
 
 
-def programs(net: Net, method: Any) -> dict[str, Any]:
+def programs(net: GeneratorModel, method: Any) -> dict[str, Any]:
   """What can be run with a trained state: the EMA weights are used."""
 
   def predict(state, batch):
-    return futures.predict(net, method, state, batch)
+    return _prediction_eval.predict(net, method, state, batch)
 
   def sample(state, batch, key, method=method):
-    cond = token_net.condition(net, state.frozen, batch, batch["task"])
+    cond = _generator_model.condition(net, state.frozen, batch, batch["task"])
     ids = net.generator.sample(state.ema, cond, key, method)
-    return {"ids": ids, "video": token_net.decode(net, state.frozen, ids)}
+    return {
+      "ids": ids,
+      "video": _generator_model.decode(net, state.frozen, ids),
+    }
 
   def to_ids(state, batch):
-    return {"ids": token_net.encode(net, state.frozen, batch["video"])}
+    return {"ids": _generator_model.encode(net, state.frozen, batch["video"])}
 
   def to_video(state, batch):
-    return {"video": token_net.decode(net, state.frozen, batch["ids"])}
+    return {"video": _generator_model.decode(net, state.frozen, batch["ids"])}
 
   return dict(predict=predict, sample=sample, encode=to_ids, decode=to_video)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from magvit_jax import losses
 from magvit_jax.losses import adversarial, reconstruction
 from magvit_jax.quantizers import Quantized
-from magvit_jax.stages import TrainState, gan
-from magvit_jax.stages.accumulation import Pass, add
+from magvit_jax.stages import TrainState, _gan
+from magvit_jax.stages._accumulation import StepOutput, add
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
 
@@ -42,7 +42,7 @@ class Stream(NamedTuple):
     """With the prefix."""
     return {self.prefix + name: value for name, value in values.items()}
 
-  def judge(self, params: PyTree) -> gan.Critic:
+  def judge(self, params: PyTree) -> _gan.Critic:
     """The discriminator with its weights."""
     return functools.partial(self.critic.apply, {"params": params[self.side]})
 
@@ -63,7 +63,7 @@ class Passes(NamedTuple):
   streams: tuple[Stream, ...]
   weights: Mapping[str, float]
   ramps: Mapping[str, Mapping[str, Any]]
-  adversarial: gan.Adversarial
+  adversarial: _gan.Adversarial
   perceptual: Any
 
   def present(self, batch: Batch) -> list[Stream]:
@@ -88,7 +88,7 @@ class Passes(NamedTuple):
 
   def generate(
     self, state: TrainState, batch: Batch, key: Key
-  ) -> tuple[Pass, dict[str, Array]]:
+  ) -> tuple[StepOutput, dict[str, Array]]:
     """The Pass of the generator, and the reconstructions by key."""
     parts, recons = [], {}
     for stream in self.present(batch):
@@ -99,16 +99,16 @@ class Passes(NamedTuple):
 
   def criticise(
     self, state: TrainState, batch: Batch, recons: Mapping[str, Array]
-  ) -> Pass:
+  ) -> StepOutput:
     """The Pass of the discriminators, which see reconstructions as given."""
-    done = Pass({}, {"terms": {}, "logged": {}}, {})
+    done = StepOutput({}, {"terms": {}, "logged": {}}, {})
     for stream in self.present(batch):
       if stream.critic is not None:
         pair = batch[stream.key], recons[stream.key]
         done = beside(done, self._criticise(stream, state, *pair))
     return done
 
-  def _generate(self, stream, state, batch, key) -> tuple[Pass, Array]:
+  def _generate(self, stream, state, batch, key) -> tuple[StepOutput, Array]:
     def forward(params):
       recon, quantized = self.reconstruct(params, stream, batch, key)
       terms, logged = map(stream.named, _split(quantized))
@@ -128,7 +128,7 @@ class Passes(NamedTuple):
       def last(at):
         # All of this but the last layer is dead code to the compiler.
         (grads,) = pull((at, jax.tree.map(jnp.zeros_like, slopes)))
-        return gan.last_layer(grads)
+        return _gan.last_layer(grads)
 
       term, at_fake, factor = self._fooled(stream, state, recon)
       if self.adversarial.weight == "adaptive":
@@ -139,7 +139,7 @@ class Passes(NamedTuple):
       terms |= stream.named({"g_adversarial": term})
     (grads,) = pull((at_recon, slopes))
     logged |= stream.named({"loss": total})
-    return Pass(
+    return StepOutput(
       {"gen": grads}, {"terms": terms, "logged": logged}, stats
     ), recon
 
@@ -166,7 +166,7 @@ class Passes(NamedTuple):
     one = stream.named({"g_adversarial": jnp.ones((), jnp.float32)})
     return term, at_fake, self._weighted(one, state.step)
 
-  def _criticise(self, stream, state, video, recon) -> Pass:
+  def _criticise(self, stream, state, video, recon) -> StepOutput:
     names = [n for n in self.weights if n.startswith(stream.prefix)]
 
     def loss(params):
@@ -186,21 +186,23 @@ class Passes(NamedTuple):
         state.params[stream.side]
       )
     logged |= stream.named({"loss_discriminator": total})
-    return Pass({stream.side: grads}, {"terms": terms, "logged": logged}, {})
+    return StepOutput(
+      {stream.side: grads}, {"terms": terms, "logged": logged}, {}
+    )
 
   def _weighted(self, terms, step) -> Array:
     return losses.weighted_sum(terms, self.weights, self.ramps, step)
 
 
-def beside(a: Pass, b: Pass) -> Pass:
+def beside(a: StepOutput, b: StepOutput) -> StepOutput:
   """One Pass of two with no side in common; the stats are a's."""
-  return Pass(a.grads | b.grads, _union(a.metrics, b.metrics), a.stats)
+  return StepOutput(a.grads | b.grads, _union(a.metrics, b.metrics), a.stats)
 
 
-def _joined(a: Pass, b: Pass) -> Pass:
+def _joined(a: StepOutput, b: StepOutput) -> StepOutput:
   """One Pass of two of the same side."""
   grads = jax.tree.map(jnp.add, a.grads, b.grads)
-  return Pass(grads, _union(a.metrics, b.metrics), add(a.stats, b.stats))
+  return StepOutput(grads, _union(a.metrics, b.metrics), add(a.stats, b.stats))
 
 
 def _union(a: PyTree, b: PyTree) -> PyTree:

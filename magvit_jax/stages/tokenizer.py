@@ -4,7 +4,7 @@ A step reconstructs its clips once. The gradient of every loss at the
 reconstruction (pixels, perceptual, adversarial) and at the quantizer's terms is
 pulled back through the tokenizer together; the discriminator differentiates
 its own sum of terms at the same reconstruction (simultaneous updates, as MAGVIT
-does), or at one made after the generator's update; see stages/gan.py. With
+does), or at one made after the generator's update; see stages/_gan.py. With
 `accumulate` that is so for each micro-batch, and a side is updated once.
 
 A batch may hold images, 'image' [b' 1 h w 3], beside its clips. They pass
@@ -25,12 +25,12 @@ from magvit_jax.losses import perceptual as perceptions
 from magvit_jax.stages import (
   Stage,
   TrainState,
-  accumulation,
-  gan,
+  _accumulation,
+  _gan,
+  _update,
   streams,
-  update,
 )
-from magvit_jax.stages.accumulation import Pass
+from magvit_jax.stages._accumulation import StepOutput
 from magvit_jax.stages.streams import Stream
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
@@ -63,7 +63,7 @@ def make(
     quantizer: config of a quantizers/ component.
     weights: weight of each loss term: 'loss_l1', 'loss_l2', those of the
       quantizer ('loss_entropy' …), 'loss_perceptual' and, with a discriminator,
-      those of stages/gan.py. What has no weight of 'loss_l1', 'loss_l2',
+      those of stages/_gan.py. What has no weight of 'loss_l1', 'loss_l2',
       'd_r1' and 'd_lecam' is not computed; any other term without one is an
       error. Terms of images are 'image_loss_l2' and so on.
     optim: arguments of optim.make, for either side.
@@ -76,8 +76,8 @@ def make(
     perceptual: config of losses/perceptual.py, or name 'none'. The weights of
       its network are state.frozen['perceptual'].
     dtype: 'auto' (bfloat16 on TPU and GPU), 'float32' or 'bfloat16'.
-    param_dtype: of the weights a step computes with; see stages/update.py.
-    accumulate: micro-batches of a step; see stages/accumulation.py.
+    param_dtype: of the weights a step computes with; see stages/_update.py.
+    accumulate: micro-batches of a step; see stages/_accumulation.py.
   """
   cfg = dict(backbone=backbone, quantizer=quantizer, dtype=dtype)
   module = tokenizers.build_tokenizer(cfg)
@@ -126,11 +126,13 @@ class _Training:
     adversarial: Mapping[str, Any] | None = None,
     perceptual: Any = None,
   ):
-    messages.check_choice("stage.param_dtype", param_dtype, update.PARAM_DTYPES)
+    messages.check_choice(
+      "stage.param_dtype", param_dtype, _update.PARAM_DTYPES
+    )
     self.module, self.ema = module, ema
     self.weights, self.ramps = weights, ramps
     self.param_dtype, self.accumulate = param_dtype, accumulate
-    self.adversarial = gan.Adversarial(**(adversarial or {}))
+    self.adversarial = _gan.Adversarial(**(adversarial or {}))
     self.streams = (
       Stream("video", "", "disc", critic),
       Stream("image", "image_", "disc_image", image_critic),
@@ -155,7 +157,7 @@ class _Training:
       critic = stream.critic.init(own, batch[stream.key][:1])
       params[stream.side] = critic["params"]
       if f"{stream.prefix}d_lecam" in self.weights:
-        averages[stream.side] = gan.start_averages()
+        averages[stream.side] = _gan.start_averages()
     extra = {"bad": jnp.zeros((), jnp.int32)}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -183,9 +185,9 @@ class _Training:
       metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
     new = self._follow_logits(new, logged)
     finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    return update.guard(finite, new, state), metrics
+    return _update.guard(finite, new, state), metrics
 
-  def _simultaneous(self, state, batch, key) -> tuple[TrainState, Pass]:
+  def _simultaneous(self, state, batch, key) -> tuple[TrainState, StepOutput]:
     quantize, refresh = jax.random.split(key)
 
     def both(state, batch, key):
@@ -196,7 +198,7 @@ class _Training:
     new = self._move(state, done.grads)
     return self._settle(new, done.stats, refresh), done
 
-  def _alternating(self, state, batch, key) -> tuple[TrainState, Pass]:
+  def _alternating(self, state, batch, key) -> tuple[TrainState, StepOutput]:
     quantize, refresh = jax.random.split(key)
 
     def first(state, batch, key):
@@ -212,17 +214,17 @@ class _Training:
     judged = self._run(second, new, batch, quantize)
     return self._move(new, judged.grads), streams.beside(made, judged)
 
-  def _run(self, function, state, batch, key) -> Pass:
+  def _run(self, function, state, batch, key) -> StepOutput:
     """`function` at the working copy of the weights, by micro-batches."""
-    copy = update.working_copy(state.params, self.param_dtype)
+    copy = _update.working_copy(state.params, self.param_dtype)
     function = functools.partial(function, state._replace(params=copy))
-    return accumulation.run(function, batch, key, self.accumulate)
+    return _accumulation.run(function, batch, key, self.accumulate)
 
   def _move(self, state: TrainState, grads: PyTree) -> TrainState:
     """One update of the optimizer for each side that has a gradient."""
     params, opt = dict(state.params), dict(state.opt)
     for side, grad in grads.items():
-      params[side], opt[side] = update.apply(
+      params[side], opt[side] = _update.apply(
         self.tx, grad, opt[side], params[side]
       )
     return state._replace(params=params, opt=opt)
@@ -232,7 +234,7 @@ class _Training:
     with jax.named_scope("refresh"):
       gen = self.module.refresh(state.params["gen"], stats, key)
     decay = optim.ema_decay(step=state.step, **self.ema)
-    ema = update.average(state.ema, gen, decay)
+    ema = _update.average(state.ema, gen, decay)
     return state._replace(params={**state.params, "gen": gen}, ema=ema)
 
   def _follow_logits(self, state, logged) -> TrainState:
@@ -242,7 +244,7 @@ class _Training:
     averages = dict(state.extra["lecam"])
     for stream in self.streams:
       if stream.side in averages:
-        real, fake = (logged[f"{stream.prefix}logit_{k}"] for k in gan.KINDS)
+        real, fake = (logged[f"{stream.prefix}logit_{k}"] for k in _gan.KINDS)
         old = averages[stream.side]
         averages[stream.side] = self.adversarial.follow(old, real, fake)
     return state._replace(extra={**state.extra, "lecam": averages})

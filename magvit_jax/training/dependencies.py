@@ -18,7 +18,7 @@ from magvit_jax import registry, tokenizers
 from magvit_jax.checkpoints import checksum, frozen_params, saved_weights
 from magvit_jax.files import paths, weight_file, workdirs
 from magvit_jax.losses import perceptual
-from magvit_jax.stages import token_net
+from magvit_jax.stages import _generator_model
 from magvit_jax.types import PyTree
 
 
@@ -212,7 +212,7 @@ def _check_same(
 
 def _check_tasks(tasks: Mapping[str, Any], module: Any, source: Any) -> None:
   """Refuses token records without the condition clips that tasks need."""
-  needs = token_net.needs_of(module, tasks, source.shape)
+  needs = _generator_model.needs_of(module, tasks, source.shape)
   source.check_tasks(tuple(needs), tasks)
 
 

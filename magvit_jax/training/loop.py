@@ -31,7 +31,7 @@ from magvit_jax.monitoring import (
   profiler,
   watchdog,
 )
-from magvit_jax.stages import Stage, TrainState, accumulation
+from magvit_jax.stages import Stage, TrainState, _accumulation
 from magvit_jax.training import dependencies, evaluation
 from magvit_jax.types import Array, PyTree, seed_key
 
@@ -116,7 +116,7 @@ def run(
   # Wrong data is found before the workdir is touched.
   parts = parts or make_parts(cfg)
   for name, count in joint.counts(cfg).items():
-    micro = accumulation.micro_batch(count, parts.stage.accumulate)
+    micro = _accumulation.micro_batch(count, parts.stage.accumulate)
     sharding.local_rows(micro, mesh, f"{name} / stage.accumulate")
   cfg = dependencies.describe(cfg, parts.train)
   workdirs.check_writable(workdir)

@@ -12,7 +12,7 @@ import numpy as np
 from magvit_jax import registry, tokenizers
 from magvit_jax.checkpoints import checkpointer, checksum, frozen_params
 from magvit_jax.files import workdirs
-from magvit_jax.stages import TrainState, token_net
+from magvit_jax.stages import TrainState, _generator_model
 
 TOKENIZER = {
   "backbone": {
@@ -95,7 +95,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
   }
   args = frozen_params.stage_args(config)
   rest = {k: STAGE[k] for k in ("generator", "tasks", "dtype")}
-  net = token_net.make_net(**rest, **args)
+  net = _generator_model.make_net(**rest, **args)
   weights = drawn(tokenizers.abstract(net.tokenizer), 0)
   config["tokenizer"]["fingerprint"] = checksum.fingerprint(weights)
   state = TrainState(
@@ -118,7 +118,7 @@ def write(path: pathlib.Path, **changes) -> pathlib.Path:
 
 def abstract(net):
   """Shapes of the generator's weights."""
-  return jax.eval_shape(lambda: token_net.init(net, jax.random.key(0)))
+  return jax.eval_shape(lambda: _generator_model.init(net, jax.random.key(0)))
 
 
 def drawn(tree, seed):

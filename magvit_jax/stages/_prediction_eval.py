@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from magvit_jax.stages import TrainState
-from magvit_jax.stages.token_net import (
-  Net,
+from magvit_jax.stages._generator_model import (
+  GeneratorModel,
   as_condition,
   decode,
   draw_task,
@@ -25,7 +25,7 @@ from magvit_jax.types import Array, Key
 _EVAL_SEED = 20_240_103  # evaluation draws the same masks in every run
 
 
-def predict(net: Net, method: Any, state: TrainState, batch) -> dict:
+def predict(net: GeneratorModel, method: Any, state: TrainState, batch) -> dict:
   """Measures each clip alone: its keys follow from its place in the list."""
   keys = jax.vmap(_clip_keys)(batch["index"])
   task = jax.vmap(lambda k: draw_task(k, net, ()))(keys[:, 0])
@@ -82,7 +82,7 @@ def _futures(net, frozen, asked, batch, ids, cond, guess) -> dict[str, Array]:
   }
 
 
-def prediction_task(net: Net) -> int | None:
+def prediction_task(net: GeneratorModel) -> int | None:
   """The task that is given whole latent frames, and the fewest of them.
 
   Of two that are given as many, the one that is not told the label.

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from magvit_jax.types import Array, Key, PyTree
 
 
-class Pass(NamedTuple):
+class StepOutput(NamedTuple):
   """What a forward and backward pass leaves.
 
   Attributes:
@@ -40,11 +40,11 @@ class Pass(NamedTuple):
 
 
 def run(
-  function: Callable[[dict[str, Array], Key], Pass],
+  function: Callable[[dict[str, Array], Key], StepOutput],
   batch: dict[str, Array],
   key: Key,
   parts: int,
-) -> Pass:
+) -> StepOutput:
   """`function` over each micro-batch, with a key of its own.
 
   Args:
@@ -71,7 +71,7 @@ def run(
 
   total, _ = jax.lax.scan(body, start, rows)
   grads, metrics = jax.tree.map(lambda x: x / parts, total[:2])
-  return Pass(grads, metrics, total.stats)
+  return StepOutput(grads, metrics, total.stats)
 
 
 def add(a: PyTree, b: PyTree) -> PyTree:
@@ -108,7 +108,7 @@ def micro_batch(batch: int, parts: int) -> int:
   return batch // parts
 
 
-def _float32(one: Pass) -> Pass:
+def _float32(one: StepOutput) -> StepOutput:
   # Sums of many bfloat16 gradients would lose the small ones.
   grads = jax.tree.map(lambda g: g.astype(jnp.float32), one.grads)
   return one._replace(grads=grads)

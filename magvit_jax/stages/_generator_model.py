@@ -19,7 +19,7 @@ from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
 
 
-class Net(NamedTuple):
+class GeneratorModel(NamedTuple):
   """What the arguments of the stage build, and its static facts.
 
   Attributes:
@@ -55,7 +55,7 @@ def make_net(
   generator: Mapping[str, Any],
   tasks: Mapping[str, Mapping[str, Any]],
   dtype: str,
-) -> Net:
+) -> GeneratorModel:
   """The networks and tables of a config; see `make` for the arguments."""
   module = tokenizers.build_tokenizer(tokenizer)
   sizes = tuple(module.quantizer.sizes)
@@ -76,7 +76,7 @@ def make_net(
     tasks=len(tables),
     dtype=str(tokenizers.compute_dtype(dtype)),
   )
-  return Net(
+  return GeneratorModel(
     tokenizer=module,
     generator=generator,
     names=tuple(tables),
@@ -123,7 +123,7 @@ def needs_of(
   return {name: tables[name] for name in needs(module, tables)}
 
 
-def init(net: Net, key: Key) -> PyTree:
+def init(net: GeneratorModel, key: Key) -> PyTree:
   """Fresh parameters of the generator."""
   ids = jnp.zeros((1, *net.grid, len(net.sizes)), jnp.int32)
   zero = jnp.zeros((1,), jnp.int32)
@@ -131,13 +131,13 @@ def init(net: Net, key: Key) -> PyTree:
   return net.generator.init(key, ids, cond)
 
 
-def encode(net: Net, frozen: PyTree, video: Array) -> Array:
+def encode(net: GeneratorModel, frozen: PyTree, video: Array) -> Array:
   """[b t h w 3] in [-1,1] -> ids int32 [b T H W f]."""
   params = {"params": sharding.whole(frozen["tokenizer"])}
   return net.tokenizer.apply(params, video, method=net.tokenizer.encode)
 
 
-def decode(net: Net, frozen: PyTree, ids: Array) -> Array:
+def decode(net: GeneratorModel, frozen: PyTree, ids: Array) -> Array:
   """ids int32 [b T H W f] -> video [b t h w 3] in [-1,1]."""
   params = {"params": sharding.whole(frozen["tokenizer"])}
   video = net.tokenizer.apply(params, ids, method=net.tokenizer.decode)
@@ -145,12 +145,12 @@ def decode(net: Net, frozen: PyTree, ids: Array) -> Array:
 
 
 def tokens(
-  net: Net, frozen: PyTree, batch: dict[str, Array], task: Array
+  net: GeneratorModel, frozen: PyTree, batch: dict[str, Array], task: Array
 ) -> tuple[Array, TokenCondition]:
   """The ids of a batch and its condition under each example's task.
 
   Args:
-    net: see `Net`.
+    net: see `GeneratorModel`.
     frozen: {'tokenizer': params}.
     batch: 'label' int32 [b], and 'video' [b t h w 3] or 'ids' [b T H W f]
       (and 'ids_TASK' alike, of the condition clips of the tasks in `needs`).
@@ -173,7 +173,7 @@ def tokens(
 
 
 def condition(
-  net: Net, frozen: PyTree, batch: dict[str, Array], task: Array
+  net: GeneratorModel, frozen: PyTree, batch: dict[str, Array], task: Array
 ) -> TokenCondition:
   """What sampling is given; arguments and errors as those of `tokens`.
 
@@ -186,7 +186,7 @@ def condition(
 
 
 def as_condition(
-  net: Net, ids: Array, label: Array, task: Array
+  net: GeneratorModel, ids: Array, label: Array, task: Array
 ) -> TokenCondition:
   """Ids of condition clips, with what each example's task makes of them."""
   known = jnp.asarray(net.tables.known)[task]
@@ -195,7 +195,7 @@ def as_condition(
   return TokenCondition(ids, known, label, task)
 
 
-def _stored(net: Net, batch: dict[str, Array], task: Array) -> Array:
+def _stored(net: GeneratorModel, batch: dict[str, Array], task: Array) -> Array:
   """Each example's condition ids, of those that its record holds."""
   ids = batch["ids"]
   missing = [n for n in net.needs if task_tables.ids_key(n) not in batch]
@@ -211,7 +211,7 @@ def _stored(net: Net, batch: dict[str, Array], task: Array) -> Array:
   return ids
 
 
-def draw_task(key: Key, net: Net, shape: tuple[int, ...]) -> Array:
+def draw_task(key: Key, net: GeneratorModel, shape: tuple[int, ...]) -> Array:
   return jax.random.categorical(key, net.logits, shape=shape).astype(jnp.int32)
 
 
