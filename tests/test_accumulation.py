@@ -1,5 +1,7 @@
 """Micro-batches and rounded weights, in the stages and by themselves."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,8 @@ import optax
 import pytest
 
 from helpers.errors import error_names
+from helpers.tokenizer_training import Training
+from magvit_jax import optim
 from magvit_jax.quantizers import lfq, vq
 from magvit_jax.stages import _accumulation, _update, tokenizer
 from magvit_jax.tokenizers import Tokenizer
@@ -43,18 +47,16 @@ class Critic(nn.Module):
 
 def training(quantizer, weights, critic=None, **changes):
   """The functions of a step over nets that compile in a moment."""
-  adam = dict(name="adam", lr=0.02, schedule="constant")
-  return tokenizer._Training(
-    Tokenizer(Pointwise(quantizer.dim), quantizer),
-    critic,
-    **dict(
-      steps=100,
-      weights=weights,
-      ramps={},
-      optimizer=adam,
-      ema=dict(decay=0.9, warmup=True),
+  return Training(
+    tokenizer.Recipe(
+      Tokenizer(Pointwise(quantizer.dim), quantizer),
+      tokenizer.modalities(critic),
+      weights,
+      {},
+      optim.make(100, name="adam", lr=0.02, schedule="constant"),
+      dict(decay=0.9, warmup=True),
       **changes,
-    ),
+    )
   )
 
 
@@ -201,9 +203,10 @@ def test_a_step_reads_rounded_matrices_and_moves_the_whole_ones():
   assert abs(metrics["loss_l2"] - exact) > 1e-6
   # Steps far below a bfloat16's last place add up in the weights.
   tiny_lr = dict(name="adam", lr=1e-5, schedule="constant")
-  slow = tokenizer._Training(
-    plain.module, None, 100, weights, {}, tiny_lr, plain.ema, "bfloat16"
+  recipe = dataclasses.replace(
+    plain.recipe, tx=optim.make(100, **tiny_lr), param_dtype="bfloat16"
   )
+  slow = Training(recipe)
   new, _ = jax.jit(slow.step)(state, batch, KEY)
   before, after = (s.params["gen"]["backbone"]["up"] for s in (state, new))
   moved = np.abs(after["kernel"] - before["kernel"])

@@ -16,7 +16,8 @@ import optax
 import pytest
 
 from helpers.errors import error_names
-from magvit_jax import registry, tokenizers
+from helpers.tokenizer_training import Training
+from magvit_jax import optim, registry, tokenizers
 from magvit_jax.losses import adversarial
 from magvit_jax.quantizers import continuous
 from magvit_jax.stages import _gan, tokenizer
@@ -73,18 +74,19 @@ MODULE = Tokenizer(Pointwise(3), continuous.Quantizer(width=3, form="identity"))
 
 
 def training(weights, images=False, accumulate=1, ramps=None, **recipe):
-  return tokenizer._Training(
-    MODULE,
-    Critic(),
-    100,
-    weights,
-    ramps or {},
-    dict(name="adam", lr=0.02, schedule="constant"),
-    dict(decay=0.9, warmup=True),
-    accumulate=accumulate,
-    image_critic=Critic() if images else None,
-    adversarial=recipe,
-    perceptual=Weighted() if images else None,
+  discriminators = (Critic(), Critic()) if images else (Critic(),)
+  return Training(
+    tokenizer.Recipe(
+      MODULE,
+      tokenizer.modalities(*discriminators),
+      weights,
+      ramps or {},
+      optim.make(100, name="adam", lr=0.02, schedule="constant"),
+      dict(decay=0.9, warmup=True),
+      _gan.Adversarial(**recipe),
+      Weighted() if images else None,
+      accumulate=accumulate,
+    )
   )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.errors import error_names
+from magvit_jax import optim
 from magvit_jax.quantizers import codebook, vq
 from magvit_jax.stages import TrainState, tokenizer
 from magvit_jax.tokenizers import Tokenizer, causal3d
@@ -159,14 +160,17 @@ def test_cosine_codes_have_length_one_and_ignore_the_latents_length():
 
 def test_the_stage_moves_the_codes_and_its_average_copies_them():
   module = Tokenizer(causal3d.Backbone(latent_dim=4), vq.Quantizer(**vq.TINY))
-  weights = dict(lr=1e-3, weight_decay=0.1), dict(decay=0.99, warmup=True)
-  train = tokenizer._Training(module, None, 2, {}, {}, *weights)
+  adam = dict(lr=1e-3, weight_decay=0.1)
+  ema = dict(decay=0.99, warmup=True)
+  recipe = tokenizer.Recipe(
+    module, tokenizer.modalities(None), {}, {}, optim.make(2, **adam), ema
+  )
   own, z = started(module.quantizer), normal(0, 64, 4)
   params = {"gen": {"quantizer": own}}
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt={"gen": train.tx.init(params["gen"])},
+    opt={"gen": recipe.tx.init(params["gen"])},
     ema=params["gen"],
     frozen={},
     extra={},
@@ -174,7 +178,9 @@ def test_the_stage_moves_the_codes_and_its_average_copies_them():
   key = jax.random.key(0)
   out = module.quantizer.apply({"params": own}, z, key=key)
   grads = jax.tree.map(jnp.ones_like, params)
-  new = train._settle(train._move(state, grads), out.stats, key)
+  new = tokenizer._follow_generator(
+    recipe, tokenizer._apply_gradients(recipe, state, grads), out.stats, key
+  )
   want = module.quantizer.refresh(own, out.stats, key)
   assert want["buffer_started"] == 1
   assert (want["buffer_embedding"] != own["buffer_embedding"]).any()

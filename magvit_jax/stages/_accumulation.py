@@ -26,7 +26,7 @@ from magvit_jax.types import Array, Key, PyTree
 
 
 class StepOutput(NamedTuple):
-  """What a forward and backward pass leaves.
+  """Gradients, metrics and statistics of a forward and backward pass.
 
   Attributes:
     grads: averaged over the parts.
@@ -82,6 +82,21 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return b if str(name).startswith("pick_") else a + b
 
   return jax.tree_util.tree_map_with_path(leaf, a, b)
+
+
+def merge(a: StepOutput, b: StepOutput) -> StepOutput:
+  """Outputs of different weights as one; the stats are a's."""
+  return StepOutput(a.grads | b.grads, _union(a.metrics, b.metrics), a.stats)
+
+
+def add_outputs(a: StepOutput, b: StepOutput) -> StepOutput:
+  """Outputs of the same weights, with metrics of different names, as one."""
+  grads = jax.tree.map(jnp.add, a.grads, b.grads)
+  return StepOutput(grads, _union(a.metrics, b.metrics), add(a.stats, b.stats))
+
+
+def _union(a: PyTree, b: PyTree) -> PyTree:
+  return {kind: a[kind] | b[kind] for kind in a}
 
 
 def split(batch: dict[str, Array], parts: int) -> dict[str, Array]:

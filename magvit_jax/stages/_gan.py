@@ -22,7 +22,7 @@ UPDATES = ("simultaneous", "alternating")
 KINDS = ("real", "fake")
 LAST_LAYER = re.compile(r"(^|/)decoder/head/(.+/)?kernel$")
 
-Critic = Callable[[Array], Array]  # video -> logits, with its weights inside
+Discriminator = Callable[[Array], Array]  # video -> logits, weights inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Adversarial:
         f"{group}lecam_decay is {self.lecam_decay}; it must lie in [0, 1)"
       )
 
-  def generator_loss(self, critic: Critic, recon: Array) -> Array:
+  def generator_loss(self, discriminator: Discriminator, recon: Array) -> Array:
     """The unweighted 'g_adversarial'."""
-    return adversarial.LOSSES[self.loss].generator(critic(recon))
+    return adversarial.LOSSES[self.loss].generator(discriminator(recon))
 
   def discriminator_terms(
     self,
-    critic: Critic,
+    discriminator: Discriminator,
     video: Array,
     recon: Array,
     *,
@@ -84,7 +84,7 @@ class Adversarial:
     """Terms of a discriminator, and the means of its logits for the log.
 
     Args:
-      critic: the discriminator.
+      discriminator: with its weights inside.
       video: real [b t h w 3].
       recon: fake [b t h w 3].
       wanted: names of terms with a weight.
@@ -93,10 +93,10 @@ class Adversarial:
     """
     terms = {}
     if "d_r1" in wanted:
-      real, terms["d_r1"] = self._r1(critic, video, step)
+      real, terms["d_r1"] = self._r1(discriminator, video, step)
     else:
-      real = critic(video)
-    fake = critic(recon)
+      real = discriminator(video)
+    fake = discriminator(recon)
     loss = adversarial.LOSSES[self.loss].discriminator
     terms["d_adversarial"] = loss(real, fake)
     if "d_lecam" in wanted:
@@ -114,17 +114,17 @@ class Adversarial:
     return {k: keep * averages[k] + (1 - keep) * new[k] for k in new}
 
   def _r1(
-    self, critic: Critic, video: Array, step: Array
+    self, discriminator: Discriminator, video: Array, step: Array
   ) -> tuple[Array, Array]:
     """(logits of the real clips, the penalty)."""
     if self.r1_every == 1:
-      return adversarial.r1(critic, video)
+      return adversarial.r1(discriminator, video)
     penalty = jax.lax.cond(
       step % self.r1_every == 0,
-      lambda: self.r1_every * adversarial.r1(critic, video)[1],
+      lambda: self.r1_every * adversarial.r1(discriminator, video)[1],
       lambda: jnp.zeros((), jnp.float32),
     )
-    return critic(video), penalty
+    return discriminator(video), penalty
 
 
 def start_averages() -> dict[str, Array]:

@@ -1,15 +1,16 @@
 """Stage `tokenizer`: trains backbone and quantizer, with or without a GAN.
 
-A step reconstructs its clips once. The gradient of every loss at the
-reconstruction (pixels, perceptual, adversarial) and at the quantizer's terms is
-pulled back through the tokenizer together; the discriminator differentiates
-its own sum of terms at the same reconstruction (simultaneous updates, as MAGVIT
-does), or at one made after the generator's update; see stages/_gan.py. With
-`accumulate` that is so for each micro-batch, and a side is updated once.
+`train_step` is the whole step, top to bottom. The clips are reconstructed once;
+the gradient of every loss at the reconstruction (pixels, perceptual,
+adversarial) and at the quantizer's terms is pulled back through the tokenizer
+together. The discriminator differentiates its own sum of terms at the same
+reconstruction (simultaneous updates, as MAGVIT does), or at one made after the
+generator's update; see stages/_gan.py. With `accumulate` that is so for each
+micro-batch, and each set of weights is updated once.
 
 A batch may hold images, 'image' [b' 1 h w 3], beside its clips. They pass
 through the same net in the same step; their terms are named 'image_…', have
-weights of their own, and are judged by a discriminator of their own or none.
+weights of their own, and go to a discriminator of their own or none.
 """
 
 import functools
@@ -20,22 +21,265 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from magvit_jax import losses, messages, optim, registry, tokenizers
-from magvit_jax.losses import perceptual as perceptions
-from magvit_jax.stages import (
-  Stage,
-  TrainState,
-  _accumulation,
-  _gan,
-  _update,
-  streams,
+from magvit_jax import losses, optim, registry, tokenizers
+from magvit_jax.losses import adversarial, perceptual, reconstruction
+from magvit_jax.stages import Stage, TrainState, _accumulation, _gan, _update
+from magvit_jax.stages._accumulation import StepOutput, add_outputs, merge
+from magvit_jax.stages._recipe import (
+  Batch,
+  Modality,
+  Recipe,
+  check_images,
+  init_state,
+  modalities,
 )
-from magvit_jax.stages._accumulation import StepOutput
-from magvit_jax.stages.streams import Stream
 from magvit_jax.tokenizers import Tokenizer
 from magvit_jax.types import Array, Key, PyTree
 
 NONE = {"name": "none"}
+
+
+def train_step(
+  recipe: Recipe, state: TrainState, batch: Batch, key: Key
+) -> tuple[TrainState, dict[str, Array]]:
+  """One update of generator and discriminators, if all of it is finite.
+
+  Args:
+    recipe: see `Recipe`.
+    state: params of 'gen', 'disc' and 'disc_image'.
+    batch: 'video' [b t h w 3] and maybe 'image' [b' 1 h w 3], in [-1, 1].
+    key: of this step.
+
+  Returns:
+    (new state, float32 scalars: every term, 'loss', 'grad_norm_…' …).
+  """
+  check_images(recipe, batch)
+  key, refresh_key = jax.random.split(key)
+
+  def gradients(function, state):
+    """`function` at the working copy of the weights, over micro-batches."""
+    params = _update.working_copy(state.params, recipe.param_dtype)
+    function = functools.partial(
+      function, recipe, state._replace(params=params)
+    )
+    return _accumulation.run(function, batch, key, recipe.accumulate)
+
+  if recipe.adversarial.updates == "simultaneous":
+    output = gradients(_all_gradients, state)
+    new = _apply_gradients(recipe, state, output.grads)
+    new = _follow_generator(recipe, new, output.stats, refresh_key)
+  else:
+    output = gradients(_generator_gradients, state)
+    new = _apply_gradients(recipe, state, output.grads)
+    new = _follow_generator(recipe, new, output.stats, refresh_key)
+    second = gradients(_discriminator_gradients, new)
+    new = _apply_gradients(recipe, new, second.grads)
+    output = merge(output, second)
+
+  terms, logged = output.metrics["terms"], output.metrics["logged"]
+  losses.check_weights(terms, recipe.weights, recipe.ramps)
+  norms = {
+    f"grad_norm_{k}": optax.tree.norm(g) for k, g in output.grads.items()
+  }
+  metrics = {**logged, **terms, **norms}
+  new = _follow_logits(recipe, new, logged)
+  finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+  return _update.guard(finite, new, state), metrics
+
+
+def _all_gradients(recipe, state, batch, key) -> StepOutput:
+  """Gradients of generator and discriminators at one reconstruction."""
+  outputs, recons = _generator_outputs(recipe, state, batch, key)
+  return merge(outputs, _discriminator_outputs(recipe, state, batch, recons))
+
+
+def _generator_gradients(recipe, state, batch, key) -> StepOutput:
+  return _generator_outputs(recipe, state, batch, key)[0]
+
+
+def _discriminator_gradients(recipe, state, batch, key) -> StepOutput:
+  """Gradients of the discriminators at a reconstruction of their own."""
+  recons = {
+    one.key: _reconstruct(recipe, one, state.params["gen"], batch, key)[0]
+    for one in recipe.present(batch)
+  }
+  return _discriminator_outputs(recipe, state, batch, recons)
+
+
+def _reconstruct(recipe, modality, params, batch, key):
+  """(reconstruction, Quantized) of the batch's clips or images."""
+  key = jax.random.fold_in(key, 1) if modality.prefix else key
+  return recipe.module.apply({"params": params}, batch[modality.key], key=key)
+
+
+def _generator_outputs(
+  recipe: Recipe, state: TrainState, batch: Batch, key: Key
+) -> tuple[StepOutput, dict[str, Array]]:
+  """(gradients of the generator, reconstructions by key of the batch)."""
+  outputs, recons = [], {}
+  for modality in recipe.present(batch):
+    output, recon = _generator_pass(recipe, modality, state, batch, key)
+    outputs.append(output)
+    recons[modality.key] = recon
+  # Reversed, so that rows for restarts ('pick_…') are those of clips.
+  return functools.reduce(add_outputs, outputs[::-1]), recons
+
+
+def _generator_pass(
+  recipe: Recipe, modality: Modality, state: TrainState, batch: Batch, key: Key
+) -> tuple[StepOutput, Array]:
+  """Forward and backward pass of the generator, and its reconstruction."""
+  target = batch[modality.key]
+  weighted_sum = functools.partial(recipe.weighted_sum, step=state.step)
+
+  def forward(params):
+    recon, quantized = _reconstruct(recipe, modality, params, batch, key)
+    loss_terms = {k: v for k, v in quantized.aux.items() if k[:5] == "loss_"}
+    logged = {k: v for k, v in quantized.aux.items() if k not in loss_terms}
+    outputs = recon, modality.named(loss_terms)
+    return outputs, (modality.named(logged), quantized.stats)
+
+  (recon, terms), vjp, (logged, stats) = jax.vjp(
+    forward, state.params["gen"], has_aux=True
+  )
+
+  def reconstruction_loss(recon):
+    terms = _reconstruction_terms(recipe, modality, state, target, recon)
+    return weighted_sum(terms), terms
+
+  with jax.named_scope("losses"):
+    quantizer_loss, term_grads = jax.value_and_grad(weighted_sum)(terms)
+    (loss, recon_terms), recon_grad = jax.value_and_grad(
+      reconstruction_loss, has_aux=True
+    )(recon)
+  loss, terms = quantizer_loss + loss, terms | recon_terms
+
+  if modality.discriminator is not None:
+    term, fake_grad = _adversarial_term(recipe, modality, state, recon)
+    name = f"{modality.prefix}g_adversarial"
+    weight = weighted_sum({name: jnp.ones((), jnp.float32)})
+    if recipe.adversarial.weight == "adaptive":
+      # All of these but the last layer is dead code to the compiler.
+      zeros = jax.tree.map(jnp.zeros_like, term_grads)
+      at_last_layer = [
+        _gan.last_layer(vjp((grad, zeros))[0])
+        for grad in (recon_grad, fake_grad)
+      ]
+      ratio = adversarial.adaptive_weight(*at_last_layer)
+      weight *= ratio
+      logged |= modality.named({"adaptive_weight": ratio})
+    loss, recon_grad = loss + weight * term, recon_grad + weight * fake_grad
+    terms |= {name: term}
+
+  (grads,) = vjp((recon_grad, term_grads))
+  logged |= modality.named({"loss": loss})
+  metrics = {"terms": terms, "logged": logged}
+  return StepOutput({"gen": grads}, metrics, stats), recon
+
+
+def _reconstruction_terms(recipe, modality, state, target, recon):
+  """Terms that compare a reconstruction with its clip."""
+  terms = {
+    name: loss(target, recon)
+    for name, loss in reconstruction.LOSSES.items()
+    if modality.prefix + name in recipe.weights
+  }
+  if recipe.perceptual is not None:
+    params = state.frozen["perceptual"]
+    terms["loss_perceptual"] = recipe.perceptual.loss(params, target, recon)
+  return modality.named(terms)
+
+
+def _adversarial_term(recipe, modality, state, recon) -> tuple[Array, Array]:
+  """('g_adversarial', its gradient at the reconstruction), unweighted."""
+  discriminator = modality.discriminator_fn(state.params[modality.params_key])
+  loss = functools.partial(recipe.adversarial.generator_loss, discriminator)
+  with jax.named_scope("discriminator"):
+    return jax.value_and_grad(loss)(recon)
+
+
+def _discriminator_outputs(
+  recipe: Recipe, state: TrainState, batch: Batch, recons: Mapping[str, Array]
+) -> StepOutput:
+  """Gradients of the discriminators at the reconstructions as given."""
+  output = StepOutput({}, {"terms": {}, "logged": {}}, {})
+  for modality in recipe.present(batch):
+    if modality.discriminator is not None:
+      pair = batch[modality.key], recons[modality.key]
+      output = merge(
+        output, _discriminator_pass(recipe, modality, state, *pair)
+      )
+  return output
+
+
+def _discriminator_pass(
+  recipe: Recipe,
+  modality: Modality,
+  state: TrainState,
+  real: Array,
+  fake: Array,
+) -> StepOutput:
+  """Forward and backward pass of one discriminator."""
+  prefix, params_key = modality.prefix, modality.params_key
+  named = [name for name in recipe.weights if name.startswith(prefix)]
+  wanted = [name.removeprefix(prefix) for name in named]
+
+  def discriminator_loss(params):
+    terms, logged = recipe.adversarial.discriminator_terms(
+      modality.discriminator_fn(params),
+      real,
+      fake,
+      wanted=wanted,
+      averages=state.extra.get("lecam", {}).get(params_key, {}),
+      step=state.step,
+    )
+    terms, logged = modality.named(terms), modality.named(logged)
+    return recipe.weighted_sum(terms, state.step), (terms, logged)
+
+  with jax.named_scope("discriminator"):
+    (loss, (terms, logged)), grads = jax.value_and_grad(
+      discriminator_loss, has_aux=True
+    )(state.params[params_key])
+  logged |= modality.named({"loss_discriminator": loss})
+  return StepOutput({params_key: grads}, {"terms": terms, "logged": logged}, {})
+
+
+def _apply_gradients(
+  recipe: Recipe, state: TrainState, grads: Mapping[str, PyTree]
+) -> TrainState:
+  """One update of the optimizer for each set of weights with a gradient."""
+  params, opt = dict(state.params), dict(state.opt)
+  for name, grad in grads.items():
+    params[name], opt[name] = _update.apply(
+      recipe.tx, grad, opt[name], params[name]
+    )
+  return state._replace(params=params, opt=opt)
+
+
+def _follow_generator(
+  recipe: Recipe, state: TrainState, stats: PyTree, key: Key
+) -> TrainState:
+  """Codebook and moving average after an update of the generator."""
+  with jax.named_scope("refresh"):
+    gen = recipe.module.refresh(state.params["gen"], stats, key)
+  decay = optim.ema_decay(step=state.step, **recipe.ema)
+  ema = _update.average(state.ema, gen, decay)
+  return state._replace(params={**state.params, "gen": gen}, ema=ema)
+
+
+def _follow_logits(
+  recipe: Recipe, state: TrainState, logged: Mapping[str, Array]
+) -> TrainState:
+  """LeCAM's averages after the mean logits of the whole batch."""
+  if "lecam" not in state.extra:
+    return state
+  averages = dict(state.extra["lecam"])
+  for one in recipe.modalities:
+    if one.params_key in averages:
+      real, fake = (logged[f"{one.prefix}logit_{k}"] for k in _gan.KINDS)
+      old = averages[one.params_key]
+      averages[one.params_key] = recipe.adversarial.follow(old, real, fake)
+  return state._replace(extra={**state.extra, "lecam": averages})
 
 
 def make(
@@ -81,23 +325,23 @@ def make(
   """
   cfg = dict(backbone=backbone, quantizer=quantizer, dtype=dtype)
   module = tokenizers.build_tokenizer(cfg)
-  train = _Training(
+  video = _discriminator(discriminator, dtype)
+  image = _discriminator(image_discriminator, dtype)
+  recipe = Recipe(
     module,
-    _build_discriminator(discriminator, dtype),
-    steps,
+    modalities(video, image),
     weights,
     ramps,
-    optim,
+    _optimizer(steps, optim),
     ema,
+    _gan.Adversarial(**(adversarial or {})),
+    _perceptual(perceptual, dtype),
     param_dtype,
     accumulate,
-    image_critic=_build_discriminator(image_discriminator, dtype),
-    adversarial=adversarial,
-    perceptual=perceptions.build(perceptual, tokenizers.compute_dtype(dtype)),
   )
   return Stage(
-    init=train.init,
-    step=train.step,
+    init=functools.partial(init_state, recipe),
+    step=functools.partial(train_step, recipe),
     programs=_programs(module),
     context={
       "sizes": tuple(module.quantizer.sizes),
@@ -107,174 +351,23 @@ def make(
   )
 
 
-class _Training:
-  """The functions of a training step, closed over what does not change."""
-
-  def __init__(
-    self,
-    module: Tokenizer,
-    critic: Any,
-    steps: int,
-    weights: Mapping[str, float],
-    ramps: Mapping[str, Mapping[str, Any]],
-    optimizer: Mapping[str, Any],
-    ema: Mapping[str, Any],
-    param_dtype: str = "float32",
-    accumulate: int = 1,
-    *,
-    image_critic: Any = None,
-    adversarial: Mapping[str, Any] | None = None,
-    perceptual: Any = None,
-  ):
-    messages.check_choice(
-      "stage.param_dtype", param_dtype, _update.PARAM_DTYPES
-    )
-    self.module, self.ema = module, ema
-    self.weights, self.ramps = weights, ramps
-    self.param_dtype, self.accumulate = param_dtype, accumulate
-    self.adversarial = _gan.Adversarial(**(adversarial or {}))
-    self.streams = (
-      Stream("video", "", "disc", critic),
-      Stream("image", "image_", "disc_image", image_critic),
-    )
-    self.passes = streams.Passes(
-      module, self.streams, weights, ramps, self.adversarial, perceptual
-    )
-    self.tx: optax.GradientTransformation = optim.make(steps, **optimizer)
-
-  def init(
-    self, key: Key, batch: dict[str, Array], frozen: PyTree
-  ) -> TrainState:
-    """A fresh state; the shapes come from the batch's 'video' and 'image'."""
-    gen, disc = jax.random.split(key)
-    video = batch["video"][:1]
-    params = {"gen": self.module.init(gen, video).get("params", {})}
-    averages = {}
-    for stream in self.passes.present(batch):
-      if stream.critic is None:
-        continue
-      own = jax.random.fold_in(disc, 1) if stream.prefix else disc
-      critic = stream.critic.init(own, batch[stream.key][:1])
-      params[stream.side] = critic["params"]
-      if f"{stream.prefix}d_lecam" in self.weights:
-        averages[stream.side] = _gan.start_averages()
-    extra = {"bad": jnp.zeros((), jnp.int32)}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt={side: self.tx.init(p) for side, p in params.items()},
-      ema=jax.tree.map(jnp.copy, params["gen"]),
-      frozen=frozen,
-      extra={**extra, "lecam": averages} if averages else extra,
-    )
-
-  def step(
-    self, state: TrainState, batch: dict[str, Array], key: Key
-  ) -> tuple[TrainState, dict[str, Array]]:
-    """One update of every side, applied only if all of it is finite."""
-    self._check_images(batch)
-    turns = {
-      "simultaneous": self._simultaneous,
-      "alternating": self._alternating,
-    }
-    new, done = turns[self.adversarial.updates](state, batch, key)
-    terms, logged = done.metrics["terms"], done.metrics["logged"]
-    losses.check_weights(terms, self.weights, self.ramps)
-    metrics = {**logged, **terms}
-    for side, grad in done.grads.items():
-      metrics[f"grad_norm_{side}"] = optax.tree.norm(grad)
-    new = self._follow_logits(new, logged)
-    finite = jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
-    return _update.guard(finite, new, state), metrics
-
-  def _simultaneous(self, state, batch, key) -> tuple[TrainState, StepOutput]:
-    quantize, refresh = jax.random.split(key)
-
-    def both(state, batch, key):
-      made, recons = self.passes.generate(state, batch, key)
-      return streams.beside(made, self.passes.criticise(state, batch, recons))
-
-    done = self._run(both, state, batch, quantize)
-    new = self._move(state, done.grads)
-    return self._settle(new, done.stats, refresh), done
-
-  def _alternating(self, state, batch, key) -> tuple[TrainState, StepOutput]:
-    quantize, refresh = jax.random.split(key)
-
-    def first(state, batch, key):
-      return self.passes.generate(state, batch, key)[0]
-
-    def second(state, batch, key):
-      recons = self.passes.reconstruct_all(state, batch, key)
-      return self.passes.criticise(state, batch, recons)
-
-    made = self._run(first, state, batch, quantize)
-    new = self._move(state, made.grads)
-    new = self._settle(new, made.stats, refresh)
-    judged = self._run(second, new, batch, quantize)
-    return self._move(new, judged.grads), streams.beside(made, judged)
-
-  def _run(self, function, state, batch, key) -> StepOutput:
-    """`function` at the working copy of the weights, by micro-batches."""
-    copy = _update.working_copy(state.params, self.param_dtype)
-    function = functools.partial(function, state._replace(params=copy))
-    return _accumulation.run(function, batch, key, self.accumulate)
-
-  def _move(self, state: TrainState, grads: PyTree) -> TrainState:
-    """One update of the optimizer for each side that has a gradient."""
-    params, opt = dict(state.params), dict(state.opt)
-    for side, grad in grads.items():
-      params[side], opt[side] = _update.apply(
-        self.tx, grad, opt[side], params[side]
-      )
-    return state._replace(params=params, opt=opt)
-
-  def _settle(self, state: TrainState, stats: PyTree, key: Key) -> TrainState:
-    """After the generator has moved: its codebook, and the average."""
-    with jax.named_scope("refresh"):
-      gen = self.module.refresh(state.params["gen"], stats, key)
-    decay = optim.ema_decay(step=state.step, **self.ema)
-    ema = _update.average(state.ema, gen, decay)
-    return state._replace(params={**state.params, "gen": gen}, ema=ema)
-
-  def _follow_logits(self, state, logged) -> TrainState:
-    """LeCAM's averages after the logits of the whole batch."""
-    if "lecam" not in state.extra:
-      return state
-    averages = dict(state.extra["lecam"])
-    for stream in self.streams:
-      if stream.side in averages:
-        real, fake = (logged[f"{stream.prefix}logit_{k}"] for k in _gan.KINDS)
-        old = averages[stream.side]
-        averages[stream.side] = self.adversarial.follow(old, real, fake)
-    return state._replace(extra={**state.extra, "lecam": averages})
-
-  def _check_images(self, batch: Mapping[str, Array]) -> None:
-    """KeyError for images without losses, and for losses without images."""
-    images = self.streams[1]
-    weighted = any(name.startswith(images.prefix) for name in self.weights)
-    if images.key in batch and not weighted:
-      raise KeyError(
-        "the batch has images, and no loss of them has a weight; add "
-        "'image_loss_l2' and the like to stage.weights, or give no images"
-      )
-    if images.key not in batch and (weighted or images.critic is not None):
-      raise KeyError(
-        "stage.weights has terms 'image_…' or stage.image_discriminator a "
-        "name, and the batch has no images; give the run images, or remove "
-        "these weights and use the name 'none'"
-      )
-
-
-def _build_discriminator(cfg: Mapping[str, Any], dtype: str) -> Any:
+def _discriminator(cfg: Mapping[str, Any], dtype: str) -> Any:
   if cfg["name"] == "none":
     return None
   dtype = tokenizers.compute_dtype(dtype)
   return registry.build("discriminators", cfg, dtype=dtype)
 
 
+def _optimizer(steps: int, cfg: Mapping[str, Any]):
+  return optim.make(steps, **cfg)
+
+
+def _perceptual(cfg: Mapping[str, Any], dtype: str):
+  return perceptual.build(cfg, tokenizers.compute_dtype(dtype))
+
+
 def _programs(module: Tokenizer) -> dict[str, Any]:
-  """What can be run with a trained state: the EMA weights are used."""
+  """Programs of a trained state, with the averaged weights."""
 
   def predict(state, batch):
     recon, quantized = module.apply({"params": state.ema}, batch["video"])
