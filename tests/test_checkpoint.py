@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from magvit_jax import tree_utils
 from magvit_jax.checkpoints import (
   checkpointer,
@@ -144,8 +144,8 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path, damage):
   (step, state), said = restore(tmp_path)
   assert step == 2
   same(state, make_state(2))
-  assert "checkpoints/3 is damaged" in said[0]
-  assert "restored step 2" in said[-1]
+  check_names(said[0], "checkpoints/3")
+  check_names(said[-1], 2)
   assert (tmp_path / "damaged" / "3").is_dir()
   save(tmp_path, [3])
   assert restore(tmp_path)[0][0] == 3
@@ -318,7 +318,7 @@ def test_a_full_disk_is_an_os_error_and_keeps_the_last_whole(tmp_path):
     text=True,
     timeout=120,
   ).stdout
-  assert "OSError: the checkpoint of step 2 could not be written" in out
+  check_names(out, "OSError", 2)
   (step, state), _ = restore(tmp_path)
   assert step == 1
   same(state, make_state(1))

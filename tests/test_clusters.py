@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from magvit_jax import __main__ as command
 from magvit_jax.distributed import clusters
 
@@ -82,4 +82,4 @@ def test_what_is_missing_or_contradicts_is_told(flags, env, named):
 def test_train_refuses_before_it_reads_anything(capsys):
   flags = ["--config=nowhere", "--workdir=w", "--coordinator=h:1"]
   assert command.main(["train", *flags]) == 2
-  assert "--coordinator=h:1 without" in capsys.readouterr().err
+  check_names(capsys.readouterr().err, "--coordinator=h:1", "--processes")

@@ -8,6 +8,7 @@ import pytest
 from parity import open_magvit2 as peer
 
 import magvit_jax
+from helpers.errors import check_names
 from magvit_jax.__main__ import main
 from magvit_jax.convert import tokenizer_folder
 from magvit_jax.convert.tokenizers import Model, open_magvit2
@@ -113,13 +114,11 @@ def test_another_checkpoint_is_refused_by_its_names(converted, public, capsys):
 
   one = np.ones(3, np.float32)
   name = "encoder.conv_in.conv_1.weight"
-  text = f"{name}: (3,) there, (32, 3, 3, 3, 3) here"
-  assert text in error(**{name: one})
-  assert "quant_conv.weight: (3,) there, absent" in error(
-    **{"quant_conv.weight": one}
-  )
+  check_names(error(**{name: one}), name, "(3,)", "(32, 3, 3, 3, 3)")
+  name = "quant_conv.weight"
+  check_names(error(**{name: one}), name, "(3,)")
   gone = "decoder.adaptive.1.gamma.weight"
-  assert f"{gone}: absent there, (64, 6) here" in error(**{gone: None})
+  check_names(error(**{gone: None}), gone, "(64, 6)")
   assert not (converted / "other").exists()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers import synthetic_run, toy_workdir
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from helpers.synthetic_run import found, worse
 from magvit_jax import __main__ as verbs
 from magvit_jax import doctor, registry, run_config
@@ -49,7 +49,8 @@ def test_an_average_is_told_while_it_still_holds_the_start(tmp_path):
     cfg={"stage__ema": {"decay": 0.999, "warmup": False}},
   )
   (finding,) = found(folder, "average")
-  assert finding.severity == "note" and "still holds 37%" in finding.what
+  assert finding.severity == "note"
+  check_names(finding.what, "37%")
 
 
 def test_unreadable_clips_are_added_over_sessions(tmp_path):
@@ -57,7 +58,8 @@ def test_unreadable_clips_are_added_over_sessions(tmp_path):
     return {"skipped": 5 if step <= 2000 else 3}
 
   (finding,) = found(synthetic_run.write(tmp_path, rows=rows), "clips")
-  assert finding.severity == "note" and finding.what.startswith("8 clips")
+  assert finding.severity == "note"
+  check_names(finding.what, 8)
 
 
 def test_a_discriminator_that_starts_late_is_judged_from_its_start(tmp_path):
@@ -79,13 +81,15 @@ def test_a_generator_is_held_against_the_frequencies(tmp_path):
       "eval_cross_entropy_unigram": 5.0,
     }
 
-  for values, words in (
-    ((4.99,) * 4, "uses no context"),
-    ((4.0, 3.0, 3.5, 4.5), "3.000 at step 2,000: it learns by heart"),
+  for values, named in (
+    ((4.99,) * 4, ("4.990", "5.000")),
+    ((4.0, 3.0, 3.5, 4.5), ("4.500", "3.000", 2000)),
   ):
-    folder = synthetic_run.write(tmp_path / words[:4], evals=score(values))
+    name = "-".join(map(str, values))
+    folder = synthetic_run.write(tmp_path / name, evals=score(values))
     (finding,) = found(folder, "prediction")
-    assert finding.severity == "warn" and words in finding.what
+    assert finding.severity == "warn"
+    check_names(finding.what, *named)
   folder = synthetic_run.write(
     tmp_path / "well", evals=score((4, 3.0, 2.9, 3.0))
   )
@@ -127,11 +131,9 @@ def test_bad_steps_are_told_with_what_came_before(tmp_path):
   folder = synthetic_run.write(tmp_path, rows=rows, upto=2120, done=False)
   (finding,) = found(folder, "non_finite")
   assert finding.severity == "wrong"
-  assert "3 steps were not applied, the first at step 2,040" in finding.what
-  assert "the decoder (loss_l2)" in finding.what
-  assert "times its median; the run stopped there" in finding.what
+  check_names(finding.what, 3, 2040, "loss_l2")
   assert finding.cure == "stage.optim.lr=3.3e-05 and stage.optim.clip=0.5"
-  assert "good step logged is 2,000" in found(folder, "progress")[0].what
+  check_names(found(folder, "progress")[0].what, 2000)
   # Later ones that passed are no end.
   (folder / "DONE").write_text("")
   assert found(folder, "non_finite")[0].severity == "warn"
@@ -140,20 +142,20 @@ def test_bad_steps_are_told_with_what_came_before(tmp_path):
 def test_a_run_under_way_is_told_from_one_that_stopped(tmp_path):
   folder = synthetic_run.write(tmp_path, upto=2000, done=False)
   (finding,) = found(folder, "progress")
-  assert finding.severity == "note" and "training" in finding.what
+  assert finding.severity == "note"
   long_ago = time.time() - 7200
   os.utime(folder / "metrics.jsonl", (long_ago, long_ago))
   (finding,) = found(folder, "progress")
-  assert finding.severity == "warn" and "for 2.0 hours" in finding.what
-  assert "step 2,000 of 4,000" in finding.what
+  assert finding.severity == "warn"
+  check_names(finding.what, "2.0 hours", 2000, 4000)
 
 
 def test_a_run_that_has_just_begun_is_not_judged(tmp_path):
   folder = synthetic_run.write(tmp_path, upto=120, done=False)
   _, findings = doctor.diagnose(folder)
   assert {f.severity for f in findings} <= {"note", "ok"}
-  (rows,) = [f for f in findings if "not enough rows yet: 3" in f.what]
-  assert rows.cure == "wait, or log.every=80"
+  (rows,) = [f for f in findings if "log.every=80" in f.cure]
+  check_names(rows.what, 3)
   (folder / "metrics.jsonl").write_text('{"step": 1, "ki\n[3]\n"x"\n')
   assert {f.severity for f in doctor.diagnose(folder)[1]} <= {"note", "ok"}
   (folder / "metrics.jsonl").unlink()
@@ -180,15 +182,15 @@ def test_weights_and_dead_codes_are_read_from_the_last_checkpoint(tmp_path):
   }
   save(folder, 4000, {"gen": gen}, {"decoder": {"kernel": jnp.ones(3)}})
   (zero,) = found(folder, "weights")
-  assert zero.severity == "warn" and "decoder/kernel" in zero.what
+  assert zero.severity == "warn"
+  check_names(zero.what, "decoder/kernel")
   dead = worse(found(folder, "codes"))
-  assert [f.what[:25] for f in dead] == [
-    "6 of 8 codes in the check",
-    "5 of 8 codes in the check",
-  ]
+  for finding, number in zip(dead, (6, 5), strict=True):
+    check_names(finding.what, f"{number} of 8")
   save(folder, 4001, {"gen": {"a": jnp.array([1.0, jnp.nan])}})
   (broken,) = found(folder, "weights")
-  assert broken.severity == "wrong" and "params/gen/a" in broken.what
+  assert broken.severity == "wrong"
+  check_names(broken.what, "params/gen/a")
 
 
 def test_damaged_checkpoints_are_named(tmp_path):
@@ -205,8 +207,10 @@ def test_damaged_checkpoints_are_named(tmp_path):
 
   damage(4000)
   bad, good = found(folder, "checkpoints")
-  assert bad.severity == "warn" and "checkpoint 4000 is damaged" in bad.what
-  assert "from step 3,000" in bad.cure and good.what == "whole: 3,000"
+  assert bad.severity == "warn"
+  check_names(bad.what, 4000)
+  check_names(bad.cure, 3000)
+  check_names(good.what, 3000)
   damage(3000)
   assert {f.severity for f in found(folder, "checkpoints")} == {"wrong"}
 
@@ -222,12 +226,11 @@ def test_one_flipped_bit_is_found_by_the_checksum(tmp_path):
   path.write_bytes(flipped)
   (finding,) = found(folder, "checkpoints")
   assert finding.severity == "wrong"
-  assert "differs from what was saved in bytes 0 to" in finding.what
-  assert "(of gen/kernel)" in finding.what
+  check_names(finding.what, 4000, "gen/kernel")
   # One that an earlier version saved has a checksum of its arrays alone.
   (folder / "checkpoints" / "4000" / "manifest.json").unlink()
   (finding,) = found(folder, "checkpoints")
-  assert finding.what.endswith("params not as saved (checksum)")
+  check_names(finding.what, 4000, "params", "checksum")
 
 
 def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
@@ -235,18 +238,18 @@ def test_damage_put_aside_and_a_full_disk_are_told(tmp_path, monkeypatch):
   toy_workdir.save(folder, 2000)
   (folder / "damaged" / "1000").mkdir(parents=True)
   (note,) = worse(found(folder, "checkpoints"))
-  assert note.severity == "note" and "steps 1000 were put aside" in note.what
+  assert note.severity == "note"
+  check_names(note.what, 1000)
   usage = shutil.disk_usage(folder)._replace(free=10)
   monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-  assert (
-    "run is whole: 0 MiB free" in worse(found(folder, "checkpoints"))[1].what
-  )
+  check_names(worse(found(folder, "checkpoints"))[1].what, "0 MiB")
 
 
 def test_no_checkpoint_where_one_was_due_is_wrong(tmp_path):
   folder = synthetic_run.write(tmp_path, upto=2000, done=False)
   (finding,) = found(folder, "checkpoints")
-  assert finding.severity == "wrong" and "step 2,000" in finding.what
+  assert finding.severity == "wrong"
+  check_names(finding.what, 2000)
 
 
 def test_the_verb_prints_text_and_json_and_says_by_its_status(
@@ -265,20 +268,21 @@ def test_the_verb_prints_text_and_json_and_says_by_its_status(
 
 
 @pytest.mark.parametrize(
-  "text,words",
+  "text,named",
   [
-    (None, "not the workdir of a run"),
-    ("{", "is not JSON"),
-    ("[1]", "not of a run of this package"),
-    ('{"config": {"lr": 1}}', "has no config.stage"),
+    (None, "config.json"),
+    ("{", "JSON"),
+    ("[1]", "config.json"),
+    ('{"config": {"lr": 1}}', "config.stage"),
   ],
 )
-def test_a_foreign_folder_is_one_clear_line(tmp_path, capsys, text, words):
+def test_a_foreign_folder_is_one_clear_line(tmp_path, capsys, text, named):
   if text:
     (tmp_path / "config.json").write_text(text)
   assert verbs.main(["doctor", f"--workdir={tmp_path}"]) == 2
   err = capsys.readouterr().err
-  assert words in err and err.count("\n") == 1
+  assert err.count("\n") == 1
+  check_names(err, tmp_path, named)
 
 
 def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
@@ -311,7 +315,7 @@ def test_the_rows_of_a_real_loop_are_read_also_of_one_that_broke(tmp_path):
     loop.run(cfg, tmp_path / "broken", parts=loop.Parts(stage, *sources))
   (finding,) = found(tmp_path / "broken", "non_finite")
   assert finding.severity == "wrong"
-  assert "first at step 13: it came from a weighted sum (loss)" in finding.what
+  check_names(finding.what, 13, "loss")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +331,7 @@ def test_predictions_are_compared_with_the_last_frame_repeated(
   )
   (finding,) = found(folder, "prediction_psnr")
   assert finding.severity == severity
-  assert f"{predicted:.2f} dB" in finding.what and "22.10 dB" in finding.what
+  check_names(finding.what, f"{predicted:.2f} dB", "22.10 dB")
   assert ("steps=8000" in finding.cure) == (severity == "warn")
 
 

@@ -75,7 +75,7 @@ def test_unreadable_images_are_replaced_and_counted():
   assert sum(b["skipped"].sum() for b in batches) == sum(
     len(b["bad"]) for b in batches
   )
-  assert any("png cannot be read" in bad for b in batches for bad in b["bad"])
+  assert any(".png" in bad for b in batches for bad in b["bad"])
   assert "skipped" not in pipeline.arrays(batches[0])
 
 

@@ -117,18 +117,18 @@ def test_wrong_arguments_end_with_2_and_one_line(bench, script, args, named):
 
 
 @pytest.mark.parametrize(
-  "script, args",
+  "script, args, program",
   [
-    ("tpu_vm.sh", ("delete", *TPU)),
-    ("queued_resource.sh", ("delete", *TPU)),
-    ("xpk.sh", ("delete", *XPK)),
-    ("slurm.sh", ("--", "--workdir=w")),
+    ("tpu_vm.sh", ("delete", *TPU), "gcloud"),
+    ("queued_resource.sh", ("delete", *TPU), "gcloud"),
+    ("xpk.sh", ("delete", *XPK), "xpk"),
+    ("slurm.sh", ("--", "--workdir=w"), "sbatch"),
   ],
 )
-def test_a_missing_program_is_named(bench, script, args):
+def test_a_missing_program_is_named(bench, script, args, program):
   code, _, err = bench.run(script, *args)
   assert code == 2
-  assert "is not on the PATH" in err
+  check_names(err, program, "PATH")
 
 
 def test_copy_packs_what_git_does_not_ignore(bench):

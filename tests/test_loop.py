@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from helpers.toy_training import (
   ToySource,
   config,
@@ -106,7 +106,7 @@ def test_the_steps_asked_for_are_traced(tmp_path, capsys):
   loop.run(cfg, tmp_path, parts=parts(cfg), profile=profiler.Steps(5, 6))
   (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
   assert trace.stat().st_size > 1000
-  assert "a trace of the steps 5:6 is in" in capsys.readouterr().out
+  check_names(capsys.readouterr().out, "5:6", tmp_path / "profile")
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4])
@@ -119,7 +119,7 @@ def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run(
   assert result == {"step": cut, "stopped": signal.SIGTERM}
   assert not (tmp_path / "DONE").exists()
   out = capsys.readouterr().out
-  assert "stopped by SIGTERM at step" in out and "--resume=auto" in out
+  check_names(out, "SIGTERM", cut, "--resume=auto")
   assert train(tmp_path)["step"] == 6
   for item in ("params", "opt", "ema", "extra"):
     here, there = final(tmp_path, item), final(whole[0], item)
@@ -158,7 +158,7 @@ def test_another_seed_gives_another_run(whole, tmp_path):
 def test_done_says_so_and_trains_nothing(whole, capsys):
   before = (whole[0] / "metrics.jsonl").read_bytes()
   assert train(whole[0])["step"] == 6
-  assert "is done" in capsys.readouterr().out
+  check_names(capsys.readouterr().out, whole[0])
   assert (whole[0] / "metrics.jsonl").read_bytes() == before
 
 
@@ -192,13 +192,10 @@ def test_a_start_that_failed_does_not_stand_in_the_way(tmp_path):
 
 
 def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
-  with pytest.raises(incidents.NonFiniteError) as error:
+  named = 8, 3, "loss, loss_l2", 6, "a.mp4, b.mp4"
+  with error_names(incidents.NonFiniteError, *named) as error:
     train(tmp_path, steps=20, stage=dict(nan_from=5))
-  text = str(error.value)
-  assert "step 8: 3 steps in a row" in text
-  assert "loss, loss_l2" in text and "draw" not in text
-  assert "The last checkpoint is step 6" in text
-  assert text.endswith("(the last was of a.mp4, b.mp4)")
+  assert "draw" not in str(error.value)
   assert not (tmp_path / "DONE").exists()
   bad = [r for r in rows(tmp_path, "train") if r["loss"] is None]
   assert [r["step"] for r in bad] == [6, 7, 8]
@@ -206,14 +203,14 @@ def test_three_non_finite_steps_stop_and_name_the_terms(tmp_path):
   *skipped, failed = incidents.read(tmp_path)[1:]
   assert [(r["step"], r["row"]) for r in skipped] == [(6, 1), (7, 2), (8, 3)]
   assert skipped[0]["files"] == ["a.mp4", "b.mp4"]
-  assert failed["kind"] == "failed" and "3 steps in a row" in failed["error"]
+  assert failed["kind"] == "failed"
+  assert failed["error"].startswith("NonFiniteError: ")
 
 
 def test_unreadable_clips_are_named_once_and_counted(tmp_path, capsys):
   train(tmp_path, broken=True)
   out = capsys.readouterr().out
-  assert out.count("unreadable, replaced by the next clip") == 1
-  assert "a.mp4" in out
+  assert out.count("a.mp4") == 1
   (row,) = [r for r in incidents.read(tmp_path) if r["kind"] == "unreadable"]
   assert row["names"] == ["a.mp4 cannot be read"]
   counts = [r["skipped"] for r in rows(tmp_path, "train")]
@@ -240,7 +237,7 @@ def test_unknown_best_metric_lists_those_that_exist(tmp_path):
 def test_init_from_takes_over_what_fits(whole, tmp_path, capsys):
   train(tmp_path, init_from=str(whole[0]), steps=6)
   out = capsys.readouterr().out
-  assert f"init_from {whole[0]} step 6: loaded 2 of 2" in out
+  check_names(out, "init_from", whole[0], 6, "2 of 2")
   cfg = config()
   state = jax.jit(toy_stage(6).init)(jax.random.key(0), {}, {})
   warm = init_from.load(init_from.match(str(whole[0]), state), state)
@@ -261,9 +258,7 @@ def test_init_from_reports_shapes_and_names(whole):
   )
   found = init_from.match(f"{whole[0]}/checkpoints/6", state)
   warm, report = init_from.load(found, state), found.report
-  assert "loaded 1 of 3" in report
-  assert "not there, so initialised: in/scale, new/bias" in report
-  assert "there but not used: out/kernel" in report
+  check_names(report, "1 of 3", "in/scale, new/bias", "out/kernel")
   kernel = warm.params["gen"]["in"]["kernel"]
   np.testing.assert_array_equal(kernel, final(whole[0], "ema")["in"]["kernel"])
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import toy_training, two_processes
+from helpers.errors import check_names
 from magvit_jax.distributed import clusters, initialize, processes
 
 
@@ -54,16 +55,13 @@ def test_each_process_knows_the_others(pair):
 def test_unlike_configs_and_code_are_refused_everywhere(pair):
   for index in range(2):
     text = told(pair, index)["refused"]
-    assert "do not agree on what to run:\nprocess 0 -> process 1:\n" in text
-    assert "\n  code.here.py: 0 -> 1\n  config.seed: 0 -> 1\n" in text
+    check_names(text, "code.here.py: 0 -> 1", "config.seed: 0 -> 1")
     assert "resume" not in text
 
 
 def test_a_workdir_that_is_not_shared_is_refused_everywhere(pair):
   for index in range(2):
-    assert (
-      f"own-{index} is not there for process 1;" in told(pair, index)["blind"]
-    )
+    check_names(told(pair, index)["blind"], f"own-{index}", "process 1")
 
 
 def test_a_run_of_two_processes_is_that_of_one(pair, alone):
@@ -97,8 +95,8 @@ def test_sigterm_to_one_process_stops_both_at_one_step(pair):
   assert 3 < cut[0]["step"] < 24 and cut[0]["stopped"] == 15
   # A second one quits: it is no longer left to JAX.
   assert all(told(pair, index)["handler"] for index in range(2))
-  assert printed(pair, 0).count("stopped by SIGTERM at step") == 1
-  assert "stopped by" not in printed(pair, 1)
+  assert printed(pair, 0).count("SIGTERM") == 1
+  assert "SIGTERM" not in printed(pair, 1)
 
 
 def test_the_run_that_was_cut_in_two_is_bit_for_bit_the_other(pair):
@@ -128,8 +126,8 @@ def test_what_fails_on_one_process_ends_both_with_its_message(tmp_path):
   codes = two_processes.end(two_processes.start("unreadable", tmp_path))
   ends = [(tmp_path / f"unreadable-{i}.txt").read_text() for i in range(2)]
   assert codes == [2, 2], ends
-  assert "error: process 1 of 2: a.mp4 cannot be read" in ends[1]
-  assert "process 1 failed: a.mp4 cannot be read" in ends[0]
+  for text in ends:
+    check_names(text, "process 1", "a.mp4")
   assert "Traceback" not in ends[0] + ends[1]
 
 
@@ -143,8 +141,8 @@ def test_a_coordinator_that_does_not_answer_is_told():
   run = subprocess.run([sys.executable, "-c", code], capture_output=True)
   text = run.stderr.decode()
   assert run.returncode == 1
-  assert "process 1 of 2 at 127.0.0.1:9: no process 0 answers" in text
-  assert "within 2 s" in text and len(text.splitlines()) == 1
+  check_names(text, "127.0.0.1:9", "process 1 of 2", "process 0", "2 s")
+  assert len(text.splitlines()) == 1
 
 
 def test_a_process_alone_asks_nobody(tmp_path):

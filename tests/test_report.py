@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers import toy_workdir
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from magvit_jax import report
 from magvit_jax.cli import report as verb
 from magvit_jax.report import beside, curves, facts, page, pictures
@@ -73,9 +73,8 @@ def test_whole_report(text):
   ]
   assert ">done<" in text
   assert "23.00 <small>dB" in text and "+3.50 <small>dB" in text  # the margin
-  assert "6.0 minutes in all" in text  # both starts of the run
-  assert "83.3 % of them were spent in steps (goodput)" in text
-  assert "The median step took 0.9 s: 9 examples/s." in text
+  check_names(text, "6.0 minutes")  # both starts of the run
+  check_names(text, "83.3 %", "0.9 s", "9 examples/s")
   assert text.count("data:image/webp") == 5  # a film for each class
 
 
@@ -121,13 +120,13 @@ def test_a_run_that_has_only_begun(tmp_path, monkeypatch):
   (folder / "metrics.jsonl").unlink()
   text = report.write(folder).read_text()
   assert Checker(text).titles == ["Results", "Configuration"]
-  assert "holds no checkpoint yet" in text and "Nothing is measured yet" in text
+  assert "dB" not in text and "<img" not in text  # neither results nor clips
 
 
 def test_half_a_line_of_metrics(run):
   with (run / "metrics.jsonl").open("a") as file:
     file.write('{"step": 40')
-  assert "1 unreadable line" in report.write(run).read_text()
+  check_names(report.write(run).read_text(), "1 unreadable line")
 
 
 def test_utilization_is_told_where_it_is_known():
@@ -136,7 +135,7 @@ def test_utilization_is_told_where_it_is_known():
     for share in (0.1, 0.4, 0.42)
   ]
   run = types.SimpleNamespace(of=lambda kind: rows)
-  assert "16 examples/s, 40.0 % of the peak FLOPs (MFU)." in facts._speed(run)
+  check_names(facts._speed(run), "16 examples/s", "40.0 %", "MFU")
   assert facts._speed(types.SimpleNamespace(of=lambda kind: [])) == ""
 
 
@@ -151,7 +150,6 @@ def test_report_of_what_the_loop_writes(tmp_path, monkeypatch):
   assert "step <b>3 of 3</b>" in text and ">done<" in text
   for part in ("compile", "data", "step", "eval", "checkpoint"):
     assert f"</span>{part}</td>" in text
-  assert "Terms of the loss" in text
 
 
 def test_not_a_workdir(tmp_path):
@@ -224,7 +222,7 @@ def test_a_folder_that_moved_away(run, monkeypatch):
 
   monkeypatch.setattr(report.gather.trained_run, "open_run", gone)
   text = report.write(run).read_text()
-  assert "No pictures: /my/videos does not exist" in text
+  check_names(text, "/my/videos")
   assert Checker(text).titles[:2] == ["Results", "Training"]
 
 
@@ -232,12 +230,12 @@ def test_evaluations_have_a_column(run):
   evaluations = ['{"step": 7, "metrics": {"psnr": 12.5, "ssim": null}}']
   (run / "evaluation-2.json").write_text(evaluations[0])
   text = report.write(run).read_text()
-  assert "evaluation-2.json, step 7" in text and "12.50 dB" in text
+  check_names(text, "evaluation-2.json", "12.50 dB")
 
 
 def test_uneven_split_is_totalled(run):
   found = report.gather.gather(run)
   split = {f"f{k}": {"train": 2, "eval": 1} for k in range(50)}
   body = report.sections.facts.split(found._replace(split=split)).body
-  assert "10 more files are left out" in body
+  check_names(body, "10 more files")
   assert ">in all<" in body and ">100<" in body and ">50<" in body

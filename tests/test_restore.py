@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers import mesh_restore, two_processes
+from helpers.errors import check_names
 from magvit_jax import sharding, tree_utils
 from magvit_jax.checkpoints import checksum
 
@@ -66,10 +67,9 @@ def test_weights_were_split_over_the_processes(folder):
 def test_processes_fall_back_together(told):
   for first, second, said in (own["damaged"] for own in told):
     assert first == [2, []] and second == [1, []]
-    assert "checkpoints/3 is damaged (DamagedError: params/" in said[0]
-    assert "differs from what was saved" in said[0]
-    assert "checkpoints/2 is damaged (DamagedError: alone)" in said[2]
-    assert "restored step 1" in said[3]
+    check_names(said[0], "checkpoints/3", "DamagedError: params/")
+    check_names(said[2], "checkpoints/2", "DamagedError: alone")
+    check_names(said[3], 1)
 
 
 def test_checksums_of_split_arrays_are_those_of_whole_ones(told):

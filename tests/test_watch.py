@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import toy_training
-from helpers.errors import error_names
+from helpers.errors import check_names, error_names
 from magvit_jax import sharding
 from magvit_jax.files import paths
 from magvit_jax.monitoring import (
@@ -51,15 +51,15 @@ def test_a_stall_is_told_at_growing_intervals_and_so_is_its_end(told, tmp_path):
       counts.append(len(said))
   assert [counts.index(k) + 1 for k in (1, 2, 3, 4)] == [10, 20, 40, 80]
   assert counts[-1] == 4
-  assert "step 7: no progress for 10 s: waiting for a batch" in said[0]
-  assert "being read just now: no file" in said[0]
-  assert "stall_7.txt" in said[0] and "stall_7.txt" not in said[1]
+  check_names(said[0], "step 7", "10 s", "stall_7.txt")
+  assert "stall_7.txt" not in said[1]
   look.look(1.0)
-  assert said[4].startswith("step 7: it goes on, after 85 s")
+  check_names(said[4], "step 7", "85 s")
   assert kinds(tmp_path) == ["stall", "goes_on"]
   assert incidents.read(tmp_path)[1]["seconds"] == 85.0
   look.look(50.0)
-  assert len(said) == 6 and "between the steps" in said[5]
+  assert len(said) == 6
+  assert kinds(tmp_path)[2:] == ["stall"]
 
 
 def test_steps_and_batches_that_come_are_no_stall(told):
@@ -88,12 +88,12 @@ def test_compiling_has_its_own_time(told):
       look.look(99.0)
       assert said == []
       look.look(2.0)
-      assert said.pop().startswith("step 7: no progress for 101 s")
+      check_names(said.pop(), "step 7", "101 s")
   with time_of("eval"):
     look.look(0.0)
     said.clear()
     look.look(11.0)
-  assert "evaluating" in said[0]
+  check_names(said[0], "step 7", "11 s")
   off, silent = watching(log, stall_seconds=0.0)
   with off("step"):
     silent.look(0.0)
@@ -123,7 +123,7 @@ def test_a_thread_sees_a_file_that_does_not_come(told, tmp_path, monkeypatch):
   finally:
     stop.set()
     reader.join()
-  assert "being read just now: slow.mp4" in said[0]
+  check_names(said[0], "slow.mp4")
   assert incidents.read(tmp_path)[0]["files"] == ["slow.mp4"]
   text = (tmp_path / "stall_7.txt").read_text()
   assert text.index("thread MainThread") < text.index("thread reader")
@@ -145,7 +145,7 @@ def test_a_run_that_stands_still_says_so_and_goes_on(
   seconds = dict(stall_seconds=0.2, compile_seconds=0.0, spike=0.0)
   assert toy_training.train(tmp_path, watch=seconds)["step"] == 6
   out = capsys.readouterr().out
-  assert "step 2: no progress for 0 s: waiting for a batch; " in out
+  check_names(out, "step 2", "stall_2.txt")
   assert "in slow\n" in (tmp_path / "stall_2.txt").read_text()
   assert {"start", "stall", "goes_on", "ended"} == set(kinds(tmp_path))
   with error_names(
@@ -204,9 +204,8 @@ def test_a_spike_names_its_clips_and_a_run_goes_on_knowing(told, tmp_path):
   log.finite(21, {"loss": 1.0, "loss_l2": 1.01}, np.array([0]))
   assert said == []
   log.finite(22, {"loss": 1.0, "loss_l2": 4.0}, np.array([2, 0, 2]))
-  assert "step 22: loss_l2 is 4, 3.96 times its usual 1.01" in said[0]
-  assert "its clips are of a.mp4, c.mp4" in said[0]
-  assert "--config.stage.optim.clip" in said[0]
+  named = "step 22", "loss_l2", 4, 3.96, 1.01, "a.mp4, c.mp4"
+  check_names(said[0], *named, "--config.stage.optim.clip")
   (row,) = incidents.read(tmp_path)
   assert row["files"] == ["a.mp4", "c.mp4"] and row["term"] == "loss_l2"
 
@@ -240,7 +239,8 @@ def test_rows_of_all_processes_are_read_and_torn_ones_left_out(
   other = incidents.Incidents(tmp_path, told[0].append, FILES)
   other.unreadable(2, {"skipped": np.array([1, 1]), "bad": ["x: cut"]})
   # Each process has its own clips, and only the first one has `say`.
-  assert told[0] == [] and "process 12: step 2: unr" in capsys.readouterr().err
+  assert told[0] == []
+  check_names(capsys.readouterr().err, "process 12", "step 2", "x: cut")
   with (tmp_path / "incidents.jsonl").open("a") as file:
     file.write('{"time": "2026-01-01T00:00:00+00:00", "ste')
   rows = incidents.read(tmp_path)
@@ -259,7 +259,7 @@ def test_telling_never_ends_a_run(tmp_path):
   with time_of("step"):
     look.look(0.0)
     look.look(11.0)
-  assert "no progress for 11 s: waiting for the device. " in said[0]
+  check_names(said[0], "step 7", "11 s")
   assert not (tmp_path / "gone").exists()
 
 
@@ -297,8 +297,8 @@ def test_a_disk_that_will_be_full_is_told_once(told, tmp_path, monkeypatch):
   look.look(50)
   (text,) = said
   # Three are there: the next one comes before the oldest goes.
-  assert "60 MiB free" in text and "needs 72 MiB (1 x 8 MiB" in text
-  assert "--config.checkpoint.keep=1" in text
+  named = "60 MiB", "72 MiB", "1 x 8 MiB", "--config.checkpoint.keep=1"
+  check_names(text, *named)
   disk(1000.0, monkeypatch)
   look.look(60)
   disk(60.0, monkeypatch)
