@@ -127,7 +127,7 @@ def test_wrong_inputs_are_named(torch, files, tmp_path, capsys):
   check_names(error("--input=none.pth", out), "--input", "none.pth")
   check_names(error(one, "--out=o.npz"), "--out", "o.npz", ".safetensors")
   missing = "--out=/nowhere/o.safetensors"
-  check_names(error(one, missing), missing, "/nowhere")
+  check_names(error(one, missing), "/nowhere/o.safetensors")
   other = tmp_path / "other.npz"
   np.savez(other, **{"net/head/bias": np.zeros(3)})
   found = error(one, linear, f"--input={other}", out)

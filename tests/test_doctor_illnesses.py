@@ -3,6 +3,7 @@
 import pytest
 
 from helpers import synthetic_run
+from helpers.errors import check_names
 from helpers.synthetic_run import found, worse
 
 
@@ -16,123 +17,122 @@ def bump(step):
   return {"loss_l2": value} if value else {}
 
 
-# check, severity, words of the finding, words of the cure, and the illness
+# Check and severity, what the finding names, what its cure names, the illness.
 ILLNESSES = {
   "slower": (
     "speed warn",
-    "20 examples/s lately, 5",
-    "another process",
+    ["20 examples/s"],
+    [],
     dict(
       rows=lambda step: {"examples_per_second": 20.0} if step > 3000 else {}
     ),
   ),
   "waits": (
     "speed warn",
-    "wait for data 40%",
-    "loader.threads=4",
+    ["40%"],
+    ["loader.threads=4"],
     dict(rows=const(data_share=0.4)),
   ),
   "evaluates all day": (
     "speed warn",
-    "40% of 2.5 hours went into steps (goodput), 60% into eval",
-    "eval.every=2000",
+    ["40%", "2.5 hours", "60%", "eval"],
+    ["eval.every=2000"],
     dict(times=dict(seconds_step=3600, seconds_eval=5400, goodput=0.4)),
   ),
   "unreadable": (
     "clips warn",
-    "25,600 clips could not be read (5.00% of the examples) and were replaced "
-    "by the next ones; see 'unreadable' in the output",
-    "mend or remove",
+    [25600, "5.00%"],
+    [],
     dict(rows=lambda step: {"skipped": step * 6.4}),
   ),
   "exploding": (
     "gradients warn",
-    "it explodes",
-    "stage.optim.lr=3.3e-05",
+    ["grad_norm_gen"],
+    ["stage.optim.lr=3.3e-05"],
     dict(rows=lambda step: {"grad_norm_gen": 0.1 * 1.002**step}),
   ),
   "vanishing": (
     "gradients warn",
-    "it vanishes",
-    "stage.optim.lr=",
+    ["grad_norm_gen"],
+    ["stage.optim.lr"],
     dict(rows=lambda step: {"grad_norm_gen": 0.1 * 0.997**step}),
   ),
   "clipped": (
     "gradients note",
-    "grad_norm_gen 0.2",
-    "stage.optim.clip=0.7",
+    ["grad_norm_gen"],
+    ["stage.optim.clip=0.75"],
     dict(cfg={"stage__optim__clip": 0.01}),
   ),
   "one side": (
     "gradients note",
-    "the generator hardly",
-    "discriminator",
+    ["grad_norm_gen"],
+    ["discriminator"],
     dict(rows=const(grad_norm_disc=5e3), cfg={"stage__optim__clip": 0.0}),
   ),
   "stuck": (
     "loss wrong",
-    "loss_l2 does not move: 0.3",
-    "learning rate",
+    ["loss_l2", "0.3"],
+    [],
     dict(rows=const(loss_l2=0.3)),
   ),
   "outweighed": (
     "loss wrong",
-    "does not move",
-    "stage.weights.loss_l2=5: it is 1%",
+    ["loss_l2"],
+    ["stage.weights.loss_l2=5", "1%"],
     dict(rows=const(loss_l2=0.004)),
   ),
   "turned": (
     "loss warn",
-    "it gets worse",
-    "stage.optim.lr=3.3e-05",
+    ["loss_l2"],
+    ["stage.optim.lr=3.3e-05"],
     dict(rows=lambda step: {"loss_l2": 0.1} if step > 3000 else {}),
   ),
   "spikes": (
     "loss warn",
-    "3 spikes far above the steps before (step 2,000, 2,400, 2,800)",
-    "stage.optim.lr=5e-05",
+    [3, 2000, 2400, 2800],
+    ["stage.optim.lr=5e-05"],
     dict(rows=bump),
   ),
   "under the floor": (
     "loss warn",
-    "PSNR is 15.00 dB, and 19.00 dB",
-    "more steps",
+    ["15.00 dB", "19.00 dB"],
+    [],
     dict(evals=const(eval_psnr=15.0)),
   ),
   "crawling": (
     "learning_rate wrong",
-    "lr 1e-10",
-    "stage.optim.lr=0.0001",
+    ["1e-10"],
+    ["stage.optim.lr=0.0001"],
     dict(cfg={"stage__optim__lr": 1e-10}),
   ),
   "warming": (
     "learning_rate warn",
-    "warm-up takes 3,000 of 4,000",
-    "stage.optim.warmup=200",
+    [3000, 4000],
+    ["stage.optim.warmup=200"],
     dict(cfg={"stage__optim__warmup": 3000}),
   ),
   "too fast": (
     "learning_rate warn",
-    "3 spikes of loss_l2",
-    "stage.optim.lr=0.004",
+    [3, "loss_l2"],
+    ["stage.optim.lr=0.004"],
     dict(rows=bump, cfg={"stage__optim__lr": 0.02}),
   ),
   "too slow for the batch": (
     "learning_rate warn",
-    "the loss does not move",
-    "stage.optim.lr=5e-05",
+    ["1e-05"],
+    ["stage.optim.lr=5e-05"],
     dict(rows=const(loss_l2=0.3), cfg={"stage__optim__lr": 1e-5, "batch": 512}),
   ),
   "initial average": (
     "average warn",
-    "holds 67% of the initial",
-    "stage.ema.warmup=True",
+    ["67%"],
+    ["stage.ema.warmup=True"],
     dict(cfg={"stage__ema": {"decay": 0.9999, "warmup": False}}),
   ),
   "collapsed": (
     "codes wrong",
-    "perplexity 1.2 of 16",
-    "stage.weights.loss_entropy=0.3 and stage.quantizer.temperature=0.1",
+    ["1.2", 16],
+    ["stage.weights.loss_entropy=0.3", "stage.quantizer.temperature=0.1"],
     dict(
       evals=const(eval_usage=0.06, eval_perplexity=1.2),
       cfg={"stage__quantizer": {"name": "lfq", "bits": 4}},
@@ -140,8 +140,8 @@ ILLNESSES = {
   ),
   "wasted": (
     "codes warn",
-    "10.0% of the ids are used",
-    "restart=0.1",
+    ["10.0%"],
+    ["restart=0.1"],
     dict(
       evals=const(eval_usage=0.1, eval_perplexity=9.0),
       cfg={
@@ -152,46 +152,46 @@ ILLNESSES = {
   ),
   "even and void": (
     "entropy wrong",
-    "loss_l2 is stuck",
-    "stage.weights.loss_entropy=0.02",
+    ["loss_l2"],
+    ["stage.weights.loss_entropy=0.02"],
     dict(rows=const(entropy_batch=2.77, entropy_token=0.01, loss_l2=0.3)),
   ),
   "no gradient": (
     "entropy warn",
-    "no gradient there",
-    "stage.quantizer.temperature=0.1",
+    ["0.70", 2.77, 0.01],
+    ["stage.quantizer.temperature=0.1"],
     dict(rows=const(entropy_batch=0.7, entropy_saturated=1.0)),
   ),
   "too weak": (
     "entropy warn",
-    "few codes are in use at weight 0.1",
-    "stage.weights.loss_entropy=0.3",
+    [0.1],
+    ["stage.weights.loss_entropy=0.3"],
     dict(rows=const(entropy_batch=0.7)),
   ),
   "weight 0": (
     "entropy warn",
-    "weight 0",
-    "stage.weights.loss_entropy=0.1",
+    [0],
+    ["stage.weights.loss_entropy=0.1"],
     dict(
       rows=const(entropy_batch=0.7), cfg={"stage__weights__loss_entropy": 0.0}
     ),
   ),
   "harmless saturation": (
     "entropy note",
-    "temperature 0.01",
-    "",
+    [0.01],
+    [],
     dict(rows=const(entropy_saturated=1.0)),
   ),
   "discriminator wins": (
     "discriminator warn",
-    "it is winning: d_adversarial is 0.05",
-    "stage.weights.d_r1=200",
+    ["d_adversarial", 0.05],
+    ["stage.weights.d_r1=200"],
     dict(rows=const(d_adversarial=0.05, g_adversarial=6.0)),
   ),
   "and all is lost": (
     "discriminator wrong",
-    "loss_l2 gets worse",
-    "stage.weights.d_r1=40",
+    ["loss_l2"],
+    ["stage.weights.d_r1=40"],
     dict(
       rows=lambda step: (
         {"d_adversarial": 0.05, "loss_l2": 0.02 + 1e-4 * step}
@@ -203,34 +203,34 @@ ILLNESSES = {
   ),
   "that of images wins": (
     "discriminator warn",
-    "image_d_adversarial is 0.05",
-    "stage.weights.image_d_r1=40, then a larger batch",
+    ["image_d_adversarial", 0.05],
+    ["stage.weights.image_d_r1=40"],
     dict(rows=const(image_d_adversarial=0.05)),
   ),
   "logits apart": (
     "discriminator warn",
-    "mean logits are 20 apart",
-    "d_r1",
+    [20],
+    ["stage.weights.d_r1=200"],
     dict(rows=const(logit_real=10.0, logit_fake=-10.0)),
   ),
   "discriminator loses": (
     "discriminator warn",
-    "it tells nothing apart",
-    "stage.weights.d_r1=4,",
+    ["d_adversarial", 1.39],
+    ["stage.weights.d_r1=4"],
     dict(rows=const(d_adversarial=1.3863)),
   ),
   "hinge loses": (
     "discriminator warn",
-    "(2 is chance)",
-    "d_r1",
+    ["d_adversarial", 2],
+    ["stage.weights.d_r1=4"],
     dict(
       rows=const(d_adversarial=2.0), cfg={"stage__adversarial__loss": "hinge"}
     ),
   ),
   "no network in the perceptual loss": (
     "perceptual wrong",
-    "lpips is 0",
-    "convert",
+    ["lpips", 0],
+    ["convert"],
     dict(rows=const(loss_perceptual=0.0)),
   ),
 }
@@ -242,7 +242,8 @@ def test_each_illness_is_named_with_its_cure(tmp_path, illness):
   name, severity = where.split()
   findings = worse(found(synthetic_run.write(tmp_path, **made), name))
   assert [f.severity for f in findings] == [severity], findings
-  assert what in findings[0].what and cure in findings[0].cure, findings
+  check_names(findings[0].what, *what)
+  check_names(findings[0].cure, *cure)
 
 
 LARGE = {"name": "lfq", "bits": 18, "factors": 1}

@@ -126,7 +126,7 @@ def test_a_run_that_has_only_begun(tmp_path, monkeypatch):
 def test_half_a_line_of_metrics(run):
   with (run / "metrics.jsonl").open("a") as file:
     file.write('{"step": 40')
-  check_names(report.write(run).read_text(), "1 unreadable line")
+  check_names(report.write(run).read_text(), 1, "metrics.jsonl")
 
 
 def test_utilization_is_told_where_it_is_known():

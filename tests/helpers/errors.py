@@ -26,7 +26,7 @@ def _whole(form):
 def check_names(text: str, *values):
   """Fails with the values that `text` does not name."""
   missing = [value for value in values if not names(text, value)]
-  assert not missing, f"{missing} not in: {text}"
+  assert not missing, f"{missing} not in: {text[:1000]}"
 
 
 @contextlib.contextmanager
