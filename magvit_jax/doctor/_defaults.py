@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from magvit_jax import optim, registry, run_config
-from magvit_jax.stages import gan
+from magvit_jax.stages import _gan
 
 # The families of the components of a stage, by the key of their config.
 FAMILIES = {
@@ -20,7 +20,7 @@ FAMILIES = {
 GROUPS = {
   "optim": optim.make,
   "ema": optim.ema_decay,
-  "adversarial": gan.Adversarial,
+  "adversarial": _gan.Adversarial,
 }
 
 
