@@ -10,8 +10,7 @@ import dataclasses
 import importlib.util
 import pathlib
 
-from magvit_jax.data import video_folder
-from magvit_jax.files import paths
+from magvit_jax.data import listing, video_folder
 
 NAMES = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
 
@@ -25,26 +24,16 @@ class Source(video_folder.Source):
 
   root: str = ""
 
-  def __post_init__(self):
-    self._bundled = not self.root
-    if self._bundled:
-      self.root = str(bundled_folder())
-    super().__post_init__()
+  def list_files(self) -> listing.Files:
+    """The bundled clips, or the files under `root` if there is one."""
+    return super().list_files() if self.root else bundled()
 
-  def _paths(self) -> list[paths.Path]:
-    if not self._bundled:
-      return super()._paths()
-    return [pathlib.Path(self.root) / name for name in NAMES]
 
-  def _classes(self, found: list[paths.Path]) -> tuple[str, ...]:
-    if not self._bundled:
-      return super()._classes(found)
-    return tuple(path.stem for path in found)
-
-  def _label(self, path: paths.Path) -> int:
-    if not self._bundled:
-      return super()._label(path)
-    return self.labels.index(path.stem)
+def bundled() -> listing.Files:
+  """The bundled clips, each a class of its own; errors as `bundled_folder`."""
+  folder = bundled_folder()
+  labels = {folder / name: i for i, name in enumerate(NAMES)}
+  return listing.Files(folder, tuple(path.stem for path in labels), labels)
 
 
 def bundled_folder() -> pathlib.Path:

@@ -4,11 +4,26 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from magvit_jax.data import video_io
 from magvit_jax.files import paths
 
 EXTENSIONS = video_io.VIDEO_EXTENSIONS + video_io.IMAGE_EXTENSIONS
+
+
+class Files(NamedTuple):
+  """The files of a source.
+
+  Attributes:
+    root: the folder that they lie in.
+    classes: names of the classes.
+    labels: index of the class of each file, by path, in the order of the files.
+  """
+
+  root: paths.Path
+  classes: tuple[str, ...]
+  labels: dict[paths.Path, int]
 
 
 def list_files(root: paths.Name) -> list[paths.Path]:
@@ -69,15 +84,15 @@ def unit_hash(name: str) -> float:
   return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def classes(root: paths.Name, files: list[paths.Path]) -> tuple[str, ...]:
-  """Names of the first level of subfolders, sorted; ('',) without any."""
-  inner = {path.relative_to(root).parts[:-1][:1] for path in files}
-  return tuple(sorted(first[0] for first in inner if first)) or ("",)
+def by_folder(root: paths.Name) -> Files:
+  """The files under a folder; its first level of subfolders are the classes.
 
-
-def label_of(
-  labels: tuple[str, ...], root: paths.Name, path: paths.Path
-) -> int:
-  """Index of a file's class; 0 for files beside the class folders."""
-  folder, *rest = path.relative_to(root).parts
-  return labels.index(folder) if rest else 0
+  Files beside the class folders are of class 0, whose name is '' where there
+  are no subfolders. Errors are those of `list_files`.
+  """
+  found = list_files(root)
+  folder = paths.as_path(root)
+  names = {path: path.relative_to(folder).parts[:-1][:1] for path in found}
+  classes = tuple(sorted({first[0] for first in names.values() if first}))
+  labels = {p: classes.index(n[0]) if n else 0 for p, n in names.items()}
+  return Files(folder, classes or ("",), labels)

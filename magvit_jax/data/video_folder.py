@@ -103,11 +103,10 @@ class Source:
   def __post_init__(self):
     _check(self)
     self._held: dict[int, np.ndarray] = {}
-    found = self._paths()
-    self.root = str(paths.as_path(self.root))  # a leading ~ is expanded
-    self.labels = self._classes(found)
-    parts = self._parts(found)
-    self.parts = self._long_enough(parts)
+    files = self.list_files()
+    self.root = str(files.root)  # a leading ~ is expanded
+    self.labels = files.classes
+    self.parts = self._long_enough(self._parts(files.labels))
     self.windows = ()
     if self.split == "eval":
       self.parts, self.windows = self._fixed_list()
@@ -150,6 +149,10 @@ class Source:
     name = self._name(part.path)
     return dict(video=video, label=part.label, file=file, name=name)
 
+  def list_files(self) -> listing.Files:
+    """The files under `root` and their classes, for either split."""
+    return listing.by_folder(self.root)
+
   @property
   def span(self) -> int:
     """Frames from the first of a clip to its last, both included."""
@@ -168,23 +171,15 @@ class Source:
     """Leaves the decoded files behind: each process decodes its own."""
     return {**self.__dict__, "_held": {}}
 
-  def _paths(self) -> list[paths.Path]:
-    return listing.list_files(self.root)
-
-  def _classes(self, found: list[paths.Path]) -> tuple[str, ...]:
-    return listing.classes(self.root, found)
-
-  def _label(self, path: paths.Path) -> int:
-    return listing.label_of(self.labels, self.root, path)
-
   def _name(self, path: paths.Path) -> str:
     return path.relative_to(self.root).as_posix()
 
   def _other(self) -> str:
     return "train" if self.split == "eval" else "eval"
 
-  def _parts(self, found: list[paths.Path]) -> list[Part]:
+  def _parts(self, labels: dict[paths.Path, int]) -> list[Part]:
     """Files of this split with their frames; unreadable ones stay listed."""
+    found = list(labels)
     by_file = len(found) >= BY_HASH_FROM or all(map(video_io.is_image, found))
     if by_file:
       keys = self._split_keys(found)
@@ -193,7 +188,7 @@ class Source:
       found = [p for p in found if (keys[p] in held) == wanted]
 
     def look(path):
-      label = self._label(path)
+      label = labels[path]
       try:
         total, size = self._measure(path)
       except OSError as error:
