@@ -24,10 +24,7 @@ class PositionNorm(nn.Module):
   def __call__(self, x: Array) -> Array:
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-    # The fast algorithm loses the variance of values far from zero.
-    y = jax.nn.standardize(
-      x.astype(jnp.float32), epsilon=self.eps, algorithm="stable"
-    )
+    y = standardize(x.astype(jnp.float32), self.eps)
     return (y * scale + bias).astype(x.dtype)
 
 
@@ -76,6 +73,17 @@ def root_mean_square(x: Array, scale: Array, eps: float) -> Array:
   y = x.astype(jnp.float32)
   y *= jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
   return (y * (1.0 + scale)).astype(x.dtype)
+
+
+def standardize(x: Array, eps: float) -> Array:
+  """Zero mean and unit variance over the last axis.
+
+  `jax.nn.standardize(algorithm='stable')` gives the same numbers; subtracting
+  the mean twice, it costs a TPU 2 % more elementwise cycles in
+  `plan --config=tokenizer/clips:smoke --topology=v5e:1x1`.
+  """
+  x = x - jnp.mean(x, -1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps)
 
 
 def group_norm(
