@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from helpers import untrained_generator
+from helpers.errors import error_names
 from magvit_jax.inference import edit_tasks, prompts, sampler
 
 
@@ -21,7 +22,7 @@ def test_every_task_has_inputs(gen):
 def test_a_task_is_a_trained_one_or_a_verb(gen):
   for task in edit_tasks.VERBS:
     assert edit_tasks.kind(gen.model, task) == task
-  with pytest.raises(ValueError, match=r"'predct'.*did you mean 'predict'"):
+  with error_names(ValueError, "predct", "predict"):
     edit_tasks.kind(gen.model, "predct")
 
 
@@ -29,7 +30,7 @@ def test_verbs_are_served_by_trained_tasks(gen):
   assert edit_tasks.served_verbs(gen.model) == edit_tasks.VERBS
   by_class = {k: v for k, v in gen.tasks.items() if not v.seen.any()}
   assert not edit_tasks.served_verbs(gen.model._replace(tasks=by_class))
-  with pytest.raises(ValueError, match="not trained to predict frames"):
+  with error_names(ValueError, *by_class):
     edit_tasks.frames_needed(gen.model._replace(tasks=by_class), "predict")
 
 

@@ -159,7 +159,7 @@ def test_on_a_worker_the_run_starts_tells_and_stops(local):
   _wait_for(local.folder / "up")
   assert local.run(*worker, "status")[1] == "running\n"
   code, _, err = local.run(*worker, "start", *local.flags)
-  assert code == 2 and "stop it first" in err
+  assert code == 2 and err.startswith("error: ")
   assert local.run(*worker, "stop")[0] == 0
   _wait_for(local.folder / "run.code")
   _until(lambda: local.run(*worker, "status")[1] != "running\n")

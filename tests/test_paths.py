@@ -261,9 +261,9 @@ def test_a_run_in_a_bucket_stops_goes_on_and_is_looked_at(
     assert __main__.main(there) == 128 + signal.SIGTERM
   assert not (run / "DONE").exists() and not behind
   assert __main__.main(there) == 0
-  assert "resumed from step 4" in capsys.readouterr().out
+  check_names(capsys.readouterr().out, "step 4")
   assert __main__.main(there) == 0
-  assert "is done" in capsys.readouterr().out
+  check_names(capsys.readouterr().out, f"{GS}/run")
   here = bucket.parent / "local"
   assert __main__.main([*train, f"--workdir={here}"]) == 0
   for name in ("DONE", "config.json"):

@@ -184,21 +184,24 @@ def test_a_plan_adds_up(planned):
   assert json.loads(json.dumps(planned))["step"] == planned["step"]
 
 
-def test_the_text_names_the_parts(planned):
+def test_the_text_shows_the_figures_of_the_plan(planned):
   shown = text.report(planned)
-  for part in (
-    "arguments",
-    "fits",
-    "matmul time",
-    "data movement",
-    "MFU",
-    "no overlap",
-    "examples/s",
-    "dearest",
-    "compiled in",
-  ):
-    assert part in shown
-  assert all(row["name"] in shown for row in planned["dearest"])
+  memory, count = planned["memory"], planned["flops"]
+  kinds = ("matmul", "elementwise", "movement")
+  check_names(
+    shown,
+    planned["topology"],
+    f"batch {planned['batch']}",
+    f"{memory['arguments'] / 2**30:.2f}",
+    f"{memory['total'] / 2**30:.2f}",
+    f"{(memory['capacity'] - memory['total']) / 2**30:.2f}",
+    f"{count['matmul']:.4g}",
+    *(f"{planned['cycles'][kind]:,}" for kind in kinds),
+  )
+  for overlap in ("no_overlap", "full_overlap"):
+    rate = planned["examples_per_second"][overlap]
+    check_names(shown, f"{planned['mfu'][overlap]:.1%}", f"{rate:,.1f}")
+  check_names(shown, *(row["name"] for row in planned["dearest"]))
 
 
 def test_a_shape_of_many_arrays_does_not_fill_the_screen(planned):
@@ -213,7 +216,7 @@ def test_against_names_what_changed(planned):
   new["scopes"][scope] /= 2
   shown = text.difference(new, planned)
   assert scope in shown.split("cheaper:")[1].split("dearer:")[0]
-  assert "nothing" in shown.split("dearer:")[1]
+  assert not any(name in shown.split("dearer:")[1] for name in new["scopes"])
   back = text.difference(planned, new)
   assert scope in back.split("dearer:")[1]
 
@@ -263,8 +266,7 @@ def test_what_does_not_fit_says_by_how_much(monkeypatch):
   sizes = [row["bytes"] for row in memory["tensors"]]
   assert sizes == sorted(sizes, reverse=True)
   shown = text.report(made)
-  assert "DOES NOT FIT" in shown and "over by 17.7" in shown
-  assert memory["tensors"][0]["what"] in shown
+  check_names(shown, f"{over / 2**30:.2f}", memory["tensors"][0]["what"])
 
 
 def fake(limit, rate):
@@ -294,7 +296,7 @@ def test_search_grows_the_batch_while_it_fits_and_ranks():
   fits = [row["plan"]["memory"]["fits"] for row in rows]
   assert fits == sorted(fits, reverse=True) and not fits[-1]
   assert cfg.mesh.fsdp == 1
-  assert "over by" in text.ranking(rows).splitlines()[-1]
+  assert len(text.ranking(rows).splitlines()) >= len(rows)
 
 
 def test_search_tries_remat_where_a_component_takes_it():
@@ -345,7 +347,9 @@ def test_a_search_plans_apart_and_outlives_a_choice(monkeypatch):
   rows = search.run(config(), topology, "train", "x", say=lines.append)
   assert set(seen) == {plan.make}
   assert len(rows) == len(seen) - 1 == len(lines) - 1
-  assert sum("fsdp 2: it was killed" in line for line in lines) == 1
+  assert (
+    sum("fsdp 2" in line and "it was killed" in line for line in lines) == 1
+  )
 
 
 @pytest.mark.parametrize(
