@@ -19,6 +19,7 @@ from magvit_jax.checkpoints import checkpointer
 from magvit_jax.cli import doctor as verb
 from magvit_jax.data import moving_digits
 from magvit_jax.doctor import non_finite
+from magvit_jax.losses import adversarial
 from magvit_jax.quantizers import vq
 from magvit_jax.stages import Stage, TrainState
 from magvit_jax.training import loop
@@ -60,6 +61,24 @@ def test_unreadable_clips_are_added_over_sessions(tmp_path):
   (finding,) = found(synthetic_run.write(tmp_path, rows=rows), "clips")
   assert finding.severity == "note"
   check_names(finding.what, 8)
+
+
+def test_a_new_adversarial_loss_is_judged_by_the_chance_it_declares(
+  tmp_path, monkeypatch
+):
+  """1.6 is near hinge's 2.0 at chance, and far below 40."""
+  hinge = adversarial.LOSSES["hinge"]
+  new = {"scaled": hinge._replace(chance=40.0), **adversarial.LOSSES}
+  monkeypatch.setattr(adversarial, "LOSSES", new)
+  severity = {}
+  for loss in ("scaled", "hinge", "unknown"):
+    folder = synthetic_run.write(
+      tmp_path / loss,
+      rows=lambda step: {"d_adversarial": 1.6},
+      cfg={"stage__adversarial__loss": loss},
+    )
+    severity[loss] = [f.severity for f in found(folder, "discriminator")]
+  assert severity == dict(scaled=["warn"], hinge=["ok"], unknown=[])
 
 
 def test_a_discriminator_that_starts_late_is_judged_from_its_start(tmp_path):

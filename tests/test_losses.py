@@ -106,7 +106,30 @@ def official():
 
 
 @pytest.mark.parametrize("name", adversarial.LOSSES)
-def test_both_sides_lose_what_they_lose_in_the_official_code(name, official):
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_an_adversarial_loss_pushes_the_logits_apart(name, wrap):
+  """Discriminators want real above fake, generators want fake high."""
+  loss = adversarial.LOSSES[name]
+  logits = jnp.linspace(-0.9, 0.9, 6).reshape(3, 2)
+  value, grad = wrap(jax.value_and_grad(loss.generator))(logits)
+  assert value.shape == () and value.dtype == jnp.float32
+  assert (grad < 0).all()
+  value, grads = wrap(jax.value_and_grad(loss.discriminator, (0, 1)))(
+    logits, logits
+  )
+  assert value.shape == () and value.dtype == jnp.float32
+  assert (grads[0] < 0).all() and (grads[1] > 0).all()
+
+
+@pytest.mark.parametrize("name", adversarial.LOSSES)
+def test_chance_is_the_loss_of_logits_that_are_all_0(name):
+  loss, zero = adversarial.LOSSES[name], jnp.zeros((3, 2))
+  assert float(loss.discriminator(zero, zero)) == pytest.approx(loss.chance)
+  assert loss.chance > 0
+
+
+@pytest.mark.parametrize("name", ["non_saturating", "hinge"])
+def test_adversarial_losses_are_those_of_the_official_code(name, official):
   x = magvit_losses.inputs()
   pair = adversarial.LOSSES[name]
   want = official[f"g_{name}"], official[f"d_{name}"]

@@ -10,6 +10,7 @@ from helpers import toy_training
 from helpers.errors import check_names, error_names
 from magvit_jax import sharding
 from magvit_jax.files import paths
+from magvit_jax.losses import reconstruction
 from magvit_jax.monitoring import (
   disk_space,
   goodput,
@@ -158,6 +159,20 @@ def test_wrong_seconds_are_refused():
   watchdog.check({"stall_seconds": 0.0, "spike": 1.0})
   with error_names(ValueError, "watch.spike", -1, "--config.watch.spike"):
     watchdog.check({"stall_seconds": 0.0, "spike": -1})
+
+
+def test_the_watched_term_does_not_depend_on_an_order(monkeypatch):
+  rows = ["loss", "grad_norm_gen", "loss_l1", "loss_l2", "d_adversarial"]
+  for names in (rows, rows[::-1]):
+    assert loss_spikes.main_term(names) == "loss_l2"
+  assert loss_spikes.main_term({"loss", "loss_l1"}) == "loss_l1"
+  assert loss_spikes.main_term({"loss", "loss_tokens"}) == "loss_tokens"
+  assert loss_spikes.main_term({"loss", "loss_entropy"}) == "loss"
+  new = {"loss_huber": reconstruction.l1, **reconstruction.LOSSES}
+  for listed in (new, dict(reversed(new.items()))):
+    monkeypatch.setattr(reconstruction, "LOSSES", listed)
+    assert loss_spikes.main_term({"loss", "loss_huber"}) == "loss_huber"
+    assert loss_spikes.main_term({"loss_huber", "loss_l2"}) == "loss_l2"
 
 
 def feed(values, deviations=6.0):

@@ -1,35 +1,37 @@
-"""The game of generator and discriminator: who is winning."""
-
-import math
+"""Balance of generator and discriminator."""
 
 import numpy as np
 
 from magvit_jax.doctor import Finding
 from magvit_jax.doctor.loss import turned
 from magvit_jax.doctor.run import MIN_ROWS, Run, ends
+from magvit_jax.losses import adversarial
+from magvit_jax.stages import _gan
 
-# 'd_adversarial' of a discriminator that says nothing (all logits 0).
-CHANCE = {"non_saturating": 2 * math.log(2), "hinge": 2.0}
-WON = 0.15  # of that: real and fake hardly overlap any more
+# Fractions of the loss at chance, see `losses.adversarial.AdversarialLoss`.
+WON = 0.15  # below it real and fake hardly overlap
+BLIND = 0.02  # within so much of chance it separates nothing
+FOOLED = 1.3  # above it the discriminator is worse than chance
 GAP = 8.0  # between the mean logits; odds of 3000 to 1
-BLIND = 0.02  # within this of chance
-FOOLED = 1.3  # of chance: it is worse than saying nothing
-# It starts at chance and may stay for a while.
+# Steps that a discriminator may stay at chance, where it begins.
 PATIENCE = 1000
 
 
 def check(run: Run) -> list[Finding]:
-  """Winning, losing, or in balance, since the adversarial term began."""
-  return [*_game(run, ""), *_game(run, "image_")]
+  """Balance of each discriminator since its adversarial term began."""
+  return [*_balance(run, ""), *_balance(run, "image_")]
 
 
-def _game(run: Run, prefix: str) -> list[Finding]:
+def _balance(run: Run, prefix: str) -> list[Finding]:
   steps, values = run.series(f"{prefix}d_adversarial")
   begun = steps >= start(run, prefix)
   steps, values = steps[begun], values[begun]
   if len(values) < MIN_ROWS:
     return []
-  chance = CHANCE.get(run.get("stage.adversarial.loss"), 2 * math.log(2))
+  name = run.get("stage.adversarial.loss", _gan.Adversarial.loss)
+  if name not in adversarial.LOSSES:  # of a config by other code
+    return []
+  chance = adversarial.LOSSES[name].chance
   late, gap = ends(values)[1], _gap(run, prefix)
   what = f"{prefix}d_adversarial is {late:.3g} ({chance:.3g} is chance)"
   generator = run.values(f"{prefix}g_adversarial")
@@ -97,6 +99,6 @@ def _lost(run: Run, prefix: str, what: str) -> Finding:
   return Finding(
     "discriminator",
     "warn",
-    f"it tells nothing apart: {what}",
+    f"it cannot separate real from fake: {what}",
     ", then ".join([*cures, "a higher learning rate"]),
   )

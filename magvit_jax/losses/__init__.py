@@ -57,8 +57,8 @@ def weighted_sum(
   """sum over terms of weight * ramp(step) * term, a float32 scalar.
 
   Raises:
-    KeyError: a term has no weight. (What a weight or a ramp names in vain is
-      for `check_weights`, which sees all terms of a stage.)
+    KeyError: a term has no weight. (`check_weights` rejects weights and ramps
+      that match no term.)
   """
   total = jnp.zeros((), jnp.float32)
   for name, value in terms.items():
@@ -77,7 +77,16 @@ def check_weights(
   weights: Mapping[str, float],
   ramps: Mapping[str, Any],
 ) -> None:
-  """KeyError where a weight or a ramp is of a term that is not computed."""
+  """Rejects weights and ramps that match no term.
+
+  Args:
+    terms: all terms of a stage.
+    weights: `stage.weights`.
+    ramps: `stage.ramps`.
+
+  Raises:
+    KeyError: a weight or a ramp whose name is not among `terms`.
+  """
   for kind, named in (("weights", weights), ("ramps", ramps)):
     for name in named:
       if name not in terms:

@@ -1,4 +1,4 @@
-"""Losses of a discriminator's logits, and what keeps a discriminator in check.
+"""Adversarial losses, R1, LeCAM and VQGAN's adaptive weight.
 
 Logits have any shape [b …]. Every mean is over the whole batch, also under jit
 with a batch that is split over devices.
@@ -9,6 +9,7 @@ as long, so a published R1 cost becomes four times as large: 10 becomes 40. The
 other losses do not change.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,11 +22,19 @@ from magvit_jax.types import Array, PyTree
 MAX_ADAPTIVE = 1e4
 
 
-class Pair(NamedTuple):
-  """The two sides of a game: generator(fake), discriminator(real, fake)."""
+class AdversarialLoss(NamedTuple):
+  """A loss of generator and discriminator.
+
+  Attributes:
+    generator: (logits of reconstructions) -> scalar.
+    discriminator: (logits of real clips, of reconstructions) -> scalar.
+    chance: `discriminator` of logits that are all 0, those of a discriminator
+      that cannot separate real from fake; positive.
+  """
 
   generator: Callable[[Array], Array]
   discriminator: Callable[[Array, Array], Array]
+  chance: float
 
 
 def generator_non_saturating(fake: Array) -> Array:
@@ -49,10 +58,10 @@ def discriminator_hinge(real: Array, fake: Array) -> Array:
 
 
 LOSSES = {
-  "non_saturating": Pair(
-    generator_non_saturating, discriminator_non_saturating
+  "non_saturating": AdversarialLoss(
+    generator_non_saturating, discriminator_non_saturating, 2 * math.log(2)
   ),
-  "hinge": Pair(generator_hinge, discriminator_hinge),
+  "hinge": AdversarialLoss(generator_hinge, discriminator_hinge, 2.0),
 }
 
 

@@ -21,10 +21,14 @@ _NORMAL = 1.4826
 
 
 def main_term(names: Iterable[str]) -> str:
-  """The term that says how well it does: of reconstruction, or tokens."""
-  held = set(names)
-  terms = (*reversed(reconstruction.LOSSES), "loss_tokens")
-  return next((term for term in terms if term in held), "loss")
+  """The term that is watched, of the names of a run's metrics.
+
+  'loss_l2', else the first by name of the other reconstruction losses, else
+  'loss_tokens', else 'loss'.
+  """
+  present = set(names)
+  order = ("loss_l2", *sorted(reconstruction.LOSSES), "loss_tokens")
+  return next((term for term in order if term in present), "loss")
 
 
 class Spike(NamedTuple):
