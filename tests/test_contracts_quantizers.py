@@ -83,7 +83,10 @@ def test_lookup_of_ids_is_the_codes_exactly(name):
     assert out.ids.shape == module.ids_shape(z.shape)
     if module.sizes:
       codes = module.apply(variables, out.ids, method=module.lookup)
-      np.testing.assert_array_equal(codes, out.codes)
+      # Compiled, a sum over scales may round once less (multiply-add).
+      sums = name == "multiscale" and apply is not module.apply
+      ulps = dict(rtol=0, atol=5e-7 if sums else 0)
+      np.testing.assert_allclose(codes, out.codes, **ulps)
 
 
 @quantizers
