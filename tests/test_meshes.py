@@ -20,8 +20,8 @@ MESHES = [name for name in mesh_training.MESHES if name != "one"] + ["two"]
 # Of every logged value: sums in another order differ in their last digits, and
 # each step multiplies that, most of all in the gradient of the encoder.
 FIRST = dict(rtol=1e-4, atol=1e-5)
-# How far that goes depends on the processor: on an AMD EPYC the entropy of 0.015
-# per token differed by 1.6e-4, and one weight of 1,024 by 1.01e-3.
+# How far that goes depends on the processor: on an AMD EPYC the entropy per
+# token, 0.015, differed by 1.6e-4, and one weight of 1,024 by 1.01e-3.
 LATER = dict(rtol=1e-3, atol=4e-4)
 NORMS = dict(rtol=2e-2)  # of gradients, later
 WEIGHTS = dict(rtol=0, atol=2e-3)  # three steps change them by up to 3e-2
